@@ -1,0 +1,13 @@
+//! What the component and the sidecar agree on: the event, and the names of the cached keys.
+//!
+//! An event's payload is never parsed and written again on its way: the bytes that the component
+//! committed to the outbox are the bytes of the Kafka record, whichever way they travel.
+
+mod event;
+mod wire;
+
+pub mod cache;
+pub mod timestamp;
+
+pub use event::{Event, EventType};
+pub use wire::{BATCH_CONTENT_TYPE, EVENTS_PATH, InvalidEvent, SOURCE};
