@@ -1,0 +1,120 @@
+//! Tells the sidecar, after the response. An event that does not get there is no error: it is in the
+//! outbox, and the sweep publishes it.
+
+use std::cell::{Cell, RefCell};
+use std::rc::Rc;
+use std::time::Duration;
+
+use contract::{BATCH_CONTENT_TYPE, EVENTS_PATH, Event};
+use http::{Request, header};
+use spin_sdk::http::FullBody;
+use spin_sdk::http::body::IncomingBodyExt as _;
+use spin_sdk::wit_bindgen;
+use thiserror::Error;
+
+use crate::deadline::{TimedOut, within};
+use crate::log;
+
+/// One request to the sidecar: well below what it takes at once.
+const BATCH_EVENTS_MAX: usize = 64;
+const BATCH_PAYLOAD_BYTES_MAX: usize = 512 * 1024;
+
+pub struct Forwarder {
+    url: String,
+    authorization: String,
+    timeout: Duration,
+    waiting: RefCell<Vec<Event>>,
+    running: Cell<bool>,
+    /// So that the log tells when the sidecar goes and comes, and not of every event.
+    failing: Cell<bool>,
+}
+
+#[derive(Debug, Error)]
+enum ForwardError {
+    #[error(transparent)]
+    TimedOut(#[from] TimedOut),
+    #[error("{0}")]
+    Http(String),
+    #[error("the sidecar answered {0}")]
+    Status(http::StatusCode),
+}
+
+impl Forwarder {
+    pub fn new(sidecar_url: &str, token: &str, timeout: Duration) -> Forwarder {
+        Forwarder {
+            url: format!("{sidecar_url}{EVENTS_PATH}"),
+            authorization: format!("Bearer {token}"),
+            timeout,
+            waiting: RefCell::default(),
+            running: Cell::new(false),
+            failing: Cell::new(false),
+        }
+    }
+
+    /// Queues the event and returns at once. One request is under way at a time in this instance, and
+    /// what gathers meanwhile goes with the next: a request for each event costs a third of the
+    /// throughput. The queue is bounded by the requests that an instance serves in its life.
+    pub fn forward(self: &Rc<Self>, event: Event) {
+        self.waiting.borrow_mut().push(event);
+        if !self.running.replace(true) {
+            let forwarder = Rc::clone(self);
+            wit_bindgen::spawn(async move {
+                forwarder.run().await;
+                forwarder.running.set(false);
+            });
+        }
+    }
+
+    async fn run(&self) {
+        loop {
+            let batch = next_batch(&mut self.waiting.borrow_mut());
+            if batch.is_empty() {
+                return;
+            }
+            match self.send(&batch).await {
+                Ok(()) => {
+                    if self.failing.replace(false) {
+                        log::info("the sidecar takes events again");
+                    }
+                }
+                Err(error) => {
+                    if !self.failing.replace(true) {
+                        log::warn("the sidecar does not take events: they are left to its sweep", &error);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn send(&self, batch: &[Event]) -> Result<(), ForwardError> {
+        let body = serde_json::to_vec(batch).map_err(|error| ForwardError::Http(error.to_string()))?;
+        let request = Request::post(&self.url)
+            .header(header::AUTHORIZATION, &self.authorization)
+            .header(header::CONTENT_TYPE, BATCH_CONTENT_TYPE)
+            .header(header::CONTENT_LENGTH, body.len())
+            .body(FullBody::new(bytes::Bytes::from(body)))
+            .map_err(|error| ForwardError::Http(error.to_string()))?;
+        let exchange = async {
+            let response = spin_sdk::http::send(request).await?;
+            let status = response.status();
+            // Read to its end, so that the host can use the connection again.
+            response.into_body().bytes().await?;
+            Ok(status)
+        };
+        let status = within(self.timeout, exchange)
+            .await?
+            .map_err(|error: spin_sdk::http::Error| ForwardError::Http(error.to_string()))?;
+        if status.is_success() { Ok(()) } else { Err(ForwardError::Status(status)) }
+    }
+}
+
+/// The oldest events that fit into one request, at least one of them.
+fn next_batch(waiting: &mut Vec<Event>) -> Vec<Event> {
+    let mut payload_bytes = 0;
+    let fitting = waiting.iter().take(BATCH_EVENTS_MAX).take_while(|event| {
+        payload_bytes += event.payload.get().len();
+        payload_bytes <= BATCH_PAYLOAD_BYTES_MAX
+    });
+    let count = fitting.count().max(1).min(waiting.len());
+    waiting.drain(..count).collect()
+}

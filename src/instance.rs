@@ -1,0 +1,47 @@
+//! What an instance keeps between its requests. Spin serves up to 16 requests at once and 128 in all
+//! with one instance, interleaved on one thread: no borrow of a cell is held across an await.
+
+use std::cell::OnceCell;
+use std::rc::Rc;
+
+use crate::cache::Cache;
+use crate::config::{Config, ConfigError};
+use crate::forward::Forwarder;
+use crate::store::Store;
+
+pub struct Instance {
+    pub config: Config,
+    pub store: Store,
+    pub cache: Cache,
+    pub forwarder: Rc<Forwarder>,
+}
+
+thread_local! {
+    static INSTANCE: OnceCell<Rc<Instance>> = const { OnceCell::new() };
+}
+
+/// The instance, configured at its first request; a failed configuration is tried anew at the next.
+pub async fn get() -> Result<Rc<Instance>, ConfigError> {
+    if let Some(instance) = INSTANCE.with(|cell| cell.get().cloned()) {
+        return Ok(instance);
+    }
+    let loaded = Rc::new(Instance::new(Config::load().await?));
+    // Requests that started together may all get here; the first one's instance is everybody's.
+    Ok(INSTANCE.with(|cell| Rc::clone(cell.get_or_init(|| loaded))))
+}
+
+impl Instance {
+    fn new(config: Config) -> Instance {
+        let store = Store::new(config.database_url.expose().to_owned(), config.postgres_timeout);
+        let cache = Cache::new(
+            config.redis_url.expose().to_owned(),
+            config.redis_timeout,
+            config.redis_pause,
+            config.cache_ttl,
+            config.cache_key_prefix.clone(),
+        );
+        let token = config.sidecar_token.expose();
+        let forwarder = Rc::new(Forwarder::new(&config.sidecar_url, token, config.sidecar_timeout));
+        Instance { config, store, cache, forwarder }
+    }
+}

@@ -1,0 +1,34 @@
+//! One JSON object a line on standard error, which Spin writes to a file for each component.
+//! A `tracing` subscriber would be a third of the guest's size.
+
+use std::error::Error;
+
+use contract::timestamp;
+use serde_json::json;
+
+pub fn info(message: &str) {
+    line("INFO", message, None);
+}
+
+pub fn warn(message: &str, error: &dyn Error) {
+    line("WARN", message, Some(error));
+}
+
+pub fn error(message: &str, error: &dyn Error) {
+    line("ERROR", message, Some(error));
+}
+
+fn line(level: &str, message: &str, error: Option<&dyn Error>) {
+    let mut line =
+        json!({ "timestamp": timestamp::to_text(&timestamp::now()), "level": level, "message": message });
+    if let Some(error) = error {
+        let mut text = error.to_string();
+        let mut cause = error.source();
+        while let Some(error) = cause {
+            text = format!("{text}: {error}");
+            cause = error.source();
+        }
+        line["error"] = text.into();
+    }
+    eprintln!("{line}");
+}

@@ -1,0 +1,213 @@
+//! Task and event, one statement: what is answered with a 2xx is committed with its event.
+//!
+//! Spin has no transactions for guests, and a guest that is killed after a BEGIN would hand its open
+//! transaction to the next user of the pooled connection. So each use case is one statement.
+
+use std::cell::RefCell;
+use std::rc::{Rc, Weak};
+use std::time::Duration;
+
+use anyhow::anyhow;
+use contract::{Event, timestamp};
+use futures::FutureExt as _;
+use futures::future::{LocalBoxFuture, Shared};
+use spin_sdk::pg::{Connection, DbValue, Error as PgError, ParameterValue, PgError as HostError, QueryError};
+use thiserror::Error;
+use uuid::Uuid;
+
+use crate::deadline::{TimedOut, within};
+use crate::task::Task;
+
+const INSERT_TASK: &str = include_str!("store/insert_task.sql");
+const SELECT_TASK: &str = include_str!("store/select_task.sql");
+const LIST_TASKS: &str = include_str!("store/list_tasks.sql");
+
+pub struct Store {
+    database_url: String,
+    /// For a use case as a whole: connection, statement, and the repetition of both.
+    timeout: Duration,
+    connection: RefCell<State>,
+}
+
+#[derive(Debug, Error)]
+pub enum StoreError {
+    /// Nothing wrong with the request: it can be repeated.
+    #[error("PostgreSQL is not reachable")]
+    Unavailable(#[source] anyhow::Error),
+    /// A mistake of ours.
+    #[error("PostgreSQL refused a statement")]
+    Refused(#[source] anyhow::Error),
+}
+
+/// The instance's connection. Held only while a request uses it, since Spin's pool has 64 for all
+/// instances and an idle instance that kept one would starve the others; and shared by the requests
+/// that run at the same time, since opening one for each costs more than the statement.
+enum State {
+    Closed,
+    Opening(Opening),
+    Open(Weak<Connection>),
+}
+
+type Opening = Shared<LocalBoxFuture<'static, Result<Rc<Connection>, Rc<PgError>>>>;
+
+/// Whether a failed statement may succeed on another connection.
+enum Failure {
+    Broken(anyhow::Error),
+    Final(StoreError),
+}
+
+impl Store {
+    pub fn new(database_url: String, timeout: Duration) -> Store {
+        Store { database_url, timeout, connection: RefCell::new(State::Closed) }
+    }
+
+    /// Commits a new task and its event. Safe to repeat: the second time it does nothing.
+    pub async fn insert_task(&self, task: &Task, event: &Event) -> Result<(), StoreError> {
+        let parameters = vec![
+            uuid(task.id),
+            text(&task.title),
+            optional(task.description.as_deref()),
+            text(task.status.as_str()),
+            text(&timestamp::to_text(&task.created_at)),
+            uuid(event.id),
+            text(event.event_type.as_str()),
+            text(event.payload.get()),
+            optional(event.traceparent.as_deref()),
+        ];
+        self.run(async |connection| {
+            connection.execute(INSERT_TASK, parameters.clone()).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The task as JSON, or nothing if there is none.
+    pub async fn select_task(&self, id: Uuid) -> Result<Option<String>, StoreError> {
+        self.run(async |connection| first_text(connection, SELECT_TASK, vec![uuid(id)]).await).await
+    }
+
+    /// The newest tasks as a JSON array.
+    pub async fn list_tasks(&self, limit: u8) -> Result<String, StoreError> {
+        let parameters = vec![ParameterValue::Int64(limit.into())];
+        let list =
+            self.run(async |connection| first_text(connection, LIST_TASKS, parameters.clone()).await).await?;
+        list.ok_or_else(|| StoreError::Refused(anyhow!("an aggregate gave no row")))
+    }
+
+    /// Runs a use case, a second time if its connection turns out to be broken, which after a restart
+    /// of PostgreSQL the pooled ones are; both within the timeout.
+    async fn run<T>(
+        &self,
+        use_case: impl AsyncFn(&Connection) -> Result<T, PgError>,
+    ) -> Result<T, StoreError> {
+        let attempts = async {
+            match self.attempt(&use_case).await {
+                Err(Failure::Broken(_)) => self.attempt(&use_case).await,
+                answer => answer,
+            }
+        };
+        match within(self.timeout, attempts).await {
+            Ok(Ok(value)) => Ok(value),
+            Ok(Err(Failure::Broken(cause))) => Err(StoreError::Unavailable(cause)),
+            Ok(Err(Failure::Final(error))) => Err(error),
+            Err(timed_out) => {
+                // Whoever comes next opens a connection instead of waiting behind this one.
+                self.connection.replace(State::Closed);
+                Err(StoreError::Unavailable(TimedOut::into(timed_out)))
+            }
+        }
+    }
+
+    async fn attempt<T>(
+        &self,
+        use_case: impl AsyncFn(&Connection) -> Result<T, PgError>,
+    ) -> Result<T, Failure> {
+        let connection = self.connection().await?;
+        use_case(&connection).await.map_err(|error| {
+            let failure = classify(error);
+            if let Failure::Broken(_) = failure {
+                self.forget(&connection);
+            }
+            failure
+        })
+    }
+
+    async fn connection(&self) -> Result<Rc<Connection>, Failure> {
+        let opening = match &mut *self.connection.borrow_mut() {
+            State::Opening(opening) => opening.clone(),
+            state => {
+                if let State::Open(connection) = state
+                    && let Some(connection) = connection.upgrade()
+                {
+                    return Ok(connection);
+                }
+                let url = self.database_url.clone();
+                let open = async move { Connection::open(url).await.map(Rc::new).map_err(Rc::new) };
+                let opening = open.boxed_local().shared();
+                *state = State::Opening(opening.clone());
+                opening
+            }
+        };
+        let answer = opening.await;
+        self.connection.replace(match &answer {
+            Ok(connection) => State::Open(Rc::downgrade(connection)),
+            Err(_) => State::Closed,
+        });
+        answer.map_err(|error| {
+            Failure::Final(StoreError::Unavailable(anyhow!("opening a connection: {error}")))
+        })
+    }
+
+    fn forget(&self, broken: &Rc<Connection>) {
+        let mut state = self.connection.borrow_mut();
+        if matches!(&*state, State::Open(open) if Weak::ptr_eq(open, &Rc::downgrade(broken))) {
+            *state = State::Closed;
+        }
+    }
+}
+
+async fn first_text(
+    connection: &Connection,
+    statement: &str,
+    parameters: Vec<ParameterValue>,
+) -> Result<Option<String>, PgError> {
+    // An error in the middle of the rows comes only with their end, which `collect` awaits.
+    let rows = connection.query(statement, parameters).await?.collect().await?;
+    match rows.first().map(|row| &row[0]) {
+        None => Ok(None),
+        Some(DbValue::Str(text)) => Ok(Some(text.clone())),
+        Some(other) => Err(PgError::Decode(format!("expected text, got {other:?}"))),
+    }
+}
+
+fn classify(error: PgError) -> Failure {
+    let cause = anyhow!("{error:?}");
+    match error {
+        PgError::PgError(HostError::ConnectionFailed(_)) => Failure::Broken(cause),
+        PgError::PgError(HostError::QueryFailed(query)) => match query {
+            // Without a structured error PostgreSQL has not answered: the connection is gone.
+            QueryError::Text(_) => Failure::Broken(cause),
+            // Class 08: connection exceptions. 57P: the server is going down, or not up yet. 53300:
+            // too many connections (PostgreSQL documentation, appendix A).
+            QueryError::DbError(db)
+                if db.code.starts_with("08") || db.code.starts_with("57P") || db.code == "53300" =>
+            {
+                Failure::Broken(cause)
+            }
+            QueryError::DbError(_) => Failure::Final(StoreError::Refused(cause)),
+        },
+        PgError::PgError(_) | PgError::Decode(_) => Failure::Final(StoreError::Refused(cause)),
+    }
+}
+
+fn uuid(id: Uuid) -> ParameterValue {
+    ParameterValue::Uuid(id.to_string())
+}
+
+fn text(text: &str) -> ParameterValue {
+    ParameterValue::Str(text.to_owned())
+}
+
+fn optional(value: Option<&str>) -> ParameterValue {
+    value.map_or(ParameterValue::DbNull, text)
+}

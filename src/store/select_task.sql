@@ -1,0 +1,1 @@
+select task_document(tasks) from tasks where id = $1::uuid
