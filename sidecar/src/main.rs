@@ -1,1 +1,33 @@
-fn main() {}
+use anyhow::{Context as _, Result};
+use clap::Parser as _;
+use kafka_sidecar::Config;
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tracing_subscriber::EnvFilter;
+
+#[tokio::main]
+async fn main() -> Result<()> {
+    let config = Config::parse();
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "kafka_sidecar=info,warn".into());
+    tracing_subscriber::fmt()
+        .json()
+        .flatten_event(true)
+        .with_env_filter(filter)
+        .with_writer(std::io::stderr)
+        .init();
+
+    let mut terminate = signal(SignalKind::terminate())?;
+    let mut interrupt = signal(SignalKind::interrupt())?;
+    let shutdown = async move {
+        tokio::select! {
+            _ = terminate.recv() => {}
+            _ = interrupt.recv() => {}
+        }
+    };
+    let listener = TcpListener::bind(config.listen)
+        .await
+        .with_context(|| format!("SIDECAR_LISTEN: cannot listen on {}", config.listen))?;
+    // The address is told on standard output, since port 0 leaves the choice to the system.
+    println!("listening on http://{}", listener.local_addr()?);
+    kafka_sidecar::run(listener, config, shutdown).await
+}

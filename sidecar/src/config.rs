@@ -1,0 +1,187 @@
+//! Configuration of the sidecar: the environment, read once. `kafka-sidecar --help` prints this file's
+//! comments; a value that makes no sense stops the start with a message that names it.
+
+use std::convert::Infallible;
+use std::fmt;
+use std::net::SocketAddr;
+use std::str::FromStr;
+use std::time::Duration;
+
+use clap::Parser;
+use clap::builder::NonEmptyStringValueParser;
+use clap::builder::TypedValueParser as _;
+
+/// Publishes the task API's events to Kafka, in order, whatever crashes.
+#[derive(Clone, Debug, Parser)]
+#[command(name = "kafka-sidecar", version)]
+pub struct Config {
+    /// Where the component's forwards and the health checks come in.
+    #[arg(long, env = "SIDECAR_LISTEN", value_name = "SIDECAR_LISTEN", default_value = "127.0.0.1:3001")]
+    pub listen: SocketAddr,
+
+    /// The secret that the component sends with each forward.
+    #[arg(
+        long, env = "SIDECAR_TOKEN", value_name = "SIDECAR_TOKEN", hide_env_values = true,
+        value_parser = NonEmptyStringValueParser::new().map(Secret)
+    )]
+    pub token: Secret,
+
+    /// The database of the component.
+    #[arg(
+        long,
+        env = "DATABASE_URL",
+        value_name = "DATABASE_URL",
+        hide_env_values = true,
+        hide_default_value = true,
+        default_value = "postgres://tasks:tasks@127.0.0.1:5432/tasks"
+    )]
+    pub database_url: Secret,
+
+    /// Deadline of each statement, getting a connection for it included, in milliseconds.
+    #[arg(
+        long, env = "DATABASE_TIMEOUT_MS", value_name = "DATABASE_TIMEOUT_MS", default_value = "5000",
+        value_parser = millis(100, 600_000)
+    )]
+    pub database_timeout: Duration,
+
+    /// The Redis that the component caches in.
+    #[arg(
+        long,
+        env = "REDIS_URL",
+        value_name = "REDIS_URL",
+        hide_env_values = true,
+        default_value = "redis://127.0.0.1:6379"
+    )]
+    pub redis_url: Secret,
+
+    /// What the component's keys in Redis begin with.
+    #[arg(long, env = "CACHE_KEY_PREFIX", value_name = "CACHE_KEY_PREFIX", default_value = "tasks")]
+    pub cache_key_prefix: String,
+
+    /// Brokers to ask for the others, `host:port`, separated by commas.
+    #[arg(
+        long,
+        env = "KAFKA_BOOTSTRAP_SERVERS",
+        value_name = "KAFKA_BOOTSTRAP_SERVERS",
+        default_value = "127.0.0.1:9092",
+        value_delimiter = ','
+    )]
+    pub kafka_bootstrap_servers: Vec<String>,
+
+    /// The topic of the events.
+    #[arg(long, env = "KAFKA_TOPIC", value_name = "KAFKA_TOPIC", default_value = "task_events")]
+    pub kafka_topic: String,
+
+    /// Partitions of the topic, if it is missing and so created here.
+    #[arg(
+        long, env = "KAFKA_TOPIC_PARTITIONS", value_name = "KAFKA_TOPIC_PARTITIONS", default_value = "3",
+        value_parser = clap::value_parser!(i32).range(1..=1_000)
+    )]
+    pub kafka_topic_partitions: i32,
+
+    /// Replicas of each partition of a topic created here.
+    #[arg(
+        long, env = "KAFKA_TOPIC_REPLICATION_FACTOR", value_name = "KAFKA_TOPIC_REPLICATION_FACTOR",
+        default_value = "1", value_parser = clap::value_parser!(i16).range(1..=32)
+    )]
+    pub kafka_topic_replication_factor: i16,
+
+    /// Deadline of each request to a broker, connecting included, in milliseconds.
+    #[arg(
+        long, env = "KAFKA_TIMEOUT_MS", value_name = "KAFKA_TIMEOUT_MS", default_value = "10000",
+        value_parser = millis(100, 600_000)
+    )]
+    pub kafka_timeout: Duration,
+
+    /// Bytes of one produce request at most; less than the broker's message.max.bytes.
+    #[arg(
+        long, env = "KAFKA_BATCH_BYTES_MAX", value_name = "KAFKA_BATCH_BYTES_MAX", default_value = "524288",
+        value_parser = clap::value_parser!(u32).range(1_024..=104_857_600)
+    )]
+    pub kafka_batch_bytes_max: u32,
+
+    /// Events of one produce request at most.
+    #[arg(
+        long, env = "KAFKA_BATCH_EVENTS_MAX", value_name = "KAFKA_BATCH_EVENTS_MAX", default_value = "1000",
+        value_parser = clap::value_parser!(u32).range(1..=100_000)
+    )]
+    pub kafka_batch_events_max: u32,
+
+    /// Bytes of forwarded events that may wait for the broker; past it a forward is answered with 503.
+    #[arg(
+        long, env = "QUEUE_BYTES_MAX", value_name = "QUEUE_BYTES_MAX", default_value = "16777216",
+        value_parser = clap::value_parser!(u32).range(4_194_304..=1_073_741_824)
+    )]
+    pub queue_bytes_max: u32,
+
+    /// How often the outbox is looked through for events that nobody forwarded, in milliseconds.
+    #[arg(
+        long, env = "SWEEP_INTERVAL_MS", value_name = "SWEEP_INTERVAL_MS", default_value = "1000",
+        value_parser = millis(10, 3_600_000)
+    )]
+    pub sweep_interval: Duration,
+
+    /// How long to publish what is queued after SIGTERM; what is left then waits in the outbox.
+    #[arg(
+        long, env = "DRAIN_TIMEOUT_MS", value_name = "DRAIN_TIMEOUT_MS", default_value = "10000",
+        value_parser = millis(0, 600_000)
+    )]
+    pub drain_timeout: Duration,
+}
+
+fn millis(min: u64, max: u64) -> impl clap::builder::TypedValueParser<Value = Duration> {
+    clap::value_parser!(u64).range(min..=max).map(Duration::from_millis)
+}
+
+/// A value that does not print.
+#[derive(Clone)]
+pub struct Secret(String);
+
+impl Secret {
+    pub fn expose(&self) -> &str {
+        &self.0
+    }
+}
+
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("***")
+    }
+}
+
+impl FromStr for Secret {
+    type Err = Infallible;
+
+    fn from_str(text: &str) -> Result<Self, Infallible> {
+        Ok(Secret(text.to_owned()))
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn parse(arguments: &[&str]) -> Result<Config, String> {
+        let arguments = ["kafka-sidecar", "--token", "s3cret"].iter().chain(arguments);
+        Config::try_parse_from(arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn a_value_that_makes_no_sense_is_refused_by_name() {
+        for (arguments, name) in [
+            (["--kafka-topic-partitions", "0"], "KAFKA_TOPIC_PARTITIONS"),
+            (["--sweep-interval", "soon"], "SWEEP_INTERVAL_MS"),
+            (["--listen", "3001"], "SIDECAR_LISTEN"),
+            (["--token", ""], "SIDECAR_TOKEN"),
+        ] {
+            let error = parse(&arguments).unwrap_err();
+            assert!(error.contains(name), "{error}");
+        }
+    }
+
+    #[test]
+    fn secrets_do_not_print() {
+        let config = format!("{:?}", parse(&["--redis-url", "redis://:hunter2@h"]).unwrap());
+        assert!(!config.contains("s3cret") && !config.contains("hunter2"), "{config}");
+    }
+}

@@ -1,0 +1,55 @@
+//! What the readiness check knows: the last word of every part that can fail.
+
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use serde::Serialize;
+
+#[derive(Clone, Default)]
+pub struct Health {
+    checks: Arc<Mutex<BTreeMap<String, State>>>,
+}
+
+#[derive(Clone, Debug, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum State {
+    Ok,
+    Starting,
+    Failing { reason: String },
+}
+
+#[derive(Serialize)]
+pub struct Report {
+    pub ready: bool,
+    pub checks: BTreeMap<String, State>,
+}
+
+impl Health {
+    pub fn starting(&self, check: &str) {
+        self.set(check, State::Starting);
+    }
+
+    /// Notes how a part fares, and says whether that is news.
+    pub fn note<T>(&self, check: &str, result: &anyhow::Result<T>) -> bool {
+        let state = match result {
+            Ok(_) => State::Ok,
+            Err(error) => State::Failing { reason: format!("{error:#}") },
+        };
+        self.set(check, state)
+    }
+
+    pub fn report(&self) -> Report {
+        let checks = self.checks().clone();
+        Report { ready: checks.values().all(|state| matches!(state, State::Ok)), checks }
+    }
+
+    fn set(&self, check: &str, state: State) -> bool {
+        let failing = matches!(state, State::Failing { .. });
+        let before = self.checks().insert(check.to_owned(), state);
+        matches!(before, Some(State::Failing { .. })) != failing
+    }
+
+    fn checks(&self) -> MutexGuard<'_, BTreeMap<String, State>> {
+        self.checks.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

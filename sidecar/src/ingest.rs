@@ -1,0 +1,145 @@
+//! HTTP in: forwards from the component, and the health checks. A forward is taken whole or not at
+//! all; one that is not taken costs time only, since its events are in the outbox.
+
+use std::sync::{Arc, OnceLock};
+
+use axum::body::Bytes;
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{get, post};
+use axum::{Json, Router};
+use contract::{BATCH_CONTENT_TYPE, EVENTS_PATH, Event};
+use serde_json::json;
+use subtle::ConstantTimeEq as _;
+use thiserror::Error;
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+
+use crate::config::Secret;
+use crate::health::Health;
+use crate::lane::{Offered, event_bytes};
+use crate::lanes::Lanes;
+use crate::repair::Repair;
+
+/// Four times what the component sends at once.
+const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
+const BATCH_EVENTS_MAX: usize = 1_000;
+
+/// What a sender is asked to wait after a 503.
+const RETRY_AFTER_S: u16 = 1;
+
+#[derive(Clone)]
+pub struct Ingest {
+    pub token: Secret,
+    /// Empty until the topic is known.
+    pub lanes: Arc<OnceLock<Arc<Lanes>>>,
+    /// Bytes that forwarded events may still occupy.
+    pub budget: Arc<Semaphore>,
+    pub repair: Repair,
+    pub health: Health,
+    pub closing: CancellationToken,
+}
+
+#[derive(Debug, Error)]
+enum Refused {
+    #[error("a bearer token is needed: SIDECAR_TOKEN, which the component knows as sidecar_token")]
+    Unauthorized,
+    #[error("send {BATCH_CONTENT_TYPE}")]
+    MediaType,
+    #[error("{0}")]
+    Body(String, StatusCode),
+    #[error("not a batch of this application's events: {0}")]
+    Malformed(serde_json::Error),
+    #[error("more than {BATCH_EVENTS_MAX} events; send them in smaller batches")]
+    TooMany,
+    #[error("the queue is full; the events are in the outbox and will be published from there")]
+    Full,
+    #[error("not ready to publish; the events are in the outbox and will be published from there")]
+    NotReady,
+}
+
+pub fn router(ingest: Ingest) -> Router {
+    Router::new()
+        .route(EVENTS_PATH, post(take))
+        .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
+        .route("/healthz", get(async || "alive\n"))
+        .route("/readyz", get(ready))
+        .with_state(ingest)
+}
+
+async fn take(
+    State(ingest): State<Ingest>,
+    headers: HeaderMap,
+    body: Result<Bytes, BytesRejection>,
+) -> Result<StatusCode, Refused> {
+    authorize(&headers, &ingest.token)?;
+    if headers.get(header::CONTENT_TYPE).is_none_or(|value| value != BATCH_CONTENT_TYPE) {
+        return Err(Refused::MediaType);
+    }
+    let body = body.map_err(|rejection| Refused::Body(rejection.body_text(), rejection.status()))?;
+    let events: Vec<Event> = serde_json::from_slice(&body).map_err(Refused::Malformed)?;
+    drop(body);
+    if events.len() > BATCH_EVENTS_MAX {
+        return Err(Refused::TooMany);
+    }
+    // Whatever becomes of the events, Redis is told what it missed, Kafka up or not.
+    if events.iter().any(|event| event.cache_stale) {
+        ingest.repair.request();
+    }
+    let lanes = match ingest.lanes.get() {
+        Some(lanes) if !ingest.closing.is_cancelled() => lanes,
+        _ => return Err(Refused::NotReady),
+    };
+    let bytes: usize = events.iter().map(event_bytes).sum();
+    let bytes = u32::try_from(bytes).map_err(|_too_large| Refused::Full)?;
+    let mut budget =
+        Arc::clone(&ingest.budget).try_acquire_many_owned(bytes).map_err(|_no_permits| Refused::Full)?;
+    for event in events {
+        let hold = budget.split(event_bytes(&event));
+        lanes.offer(Offered { event, oldest: false, hold });
+    }
+    Ok(StatusCode::ACCEPTED)
+}
+
+async fn ready(State(ingest): State<Ingest>) -> Response {
+    let mut report = ingest.health.report();
+    report.ready &= !ingest.closing.is_cancelled();
+    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(report)).into_response()
+}
+
+fn authorize(headers: &HeaderMap, token: &Secret) -> Result<(), Refused> {
+    let sent = headers.get(header::AUTHORIZATION).and_then(|value| value.as_bytes().strip_prefix(b"Bearer "));
+    match sent {
+        Some(sent) if bool::from(sent.ct_eq(token.expose().as_bytes())) => Ok(()),
+        _ => Err(Refused::Unauthorized),
+    }
+}
+
+impl IntoResponse for Refused {
+    fn into_response(self) -> Response {
+        let status = match self {
+            Refused::Unauthorized => StatusCode::UNAUTHORIZED,
+            Refused::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Refused::Body(_, status) => status,
+            Refused::Malformed(_) => StatusCode::BAD_REQUEST,
+            Refused::TooMany => StatusCode::PAYLOAD_TOO_LARGE,
+            Refused::Full | Refused::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+        };
+        let details = json!({
+            "title": status.canonical_reason(), "status": status.as_u16(), "detail": self.to_string()
+        });
+        let mut response = (status, Json(details)).into_response();
+        let headers = response.headers_mut();
+        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/problem+json"));
+        if status == StatusCode::UNAUTHORIZED {
+            headers.insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
+        }
+        if status == StatusCode::SERVICE_UNAVAILABLE {
+            headers.insert(header::RETRY_AFTER, header::HeaderValue::from(RETRY_AFTER_S));
+        }
+        response
+    }
+}

@@ -1,0 +1,146 @@
+//! rskafka, with an end to everything. Left alone it retries forever and waits forever for an answer;
+//! here a call makes one attempt under a deadline, and who repeats it decides so.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use contract::Event;
+use rskafka::BackoffConfig;
+use rskafka::client::error::{Error, ProtocolError};
+use rskafka::client::partition::{Compression, OffsetAt, PartitionClient, UnknownTopicHandling};
+use rskafka::client::{Client, ClientBuilder};
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::record;
+
+#[derive(Clone)]
+pub struct Kafka {
+    config: Arc<Config>,
+}
+
+/// A client of one partition, with a connection to its leader.
+pub struct Partition {
+    client: PartitionClient,
+    timeout: Duration,
+}
+
+impl Kafka {
+    pub fn new(config: Arc<Config>) -> Kafka {
+        Kafka { config }
+    }
+
+    /// The number of partitions of the topic, which is created if it is missing.
+    pub async fn ensure_topic(&self) -> Result<u32> {
+        let client = self.client().await?;
+        let partitions = match self.partitions(&client).await? {
+            Some(partitions) => partitions,
+            None => {
+                self.create_topic(&client).await?;
+                self.partitions(&client).await?.context("the topic was created, but is not listed yet")?
+            }
+        };
+        let wanted = self.config.kafka_topic_partitions;
+        if i64::from(partitions) != i64::from(wanted) {
+            warn!(partitions, wanted, "the topic has another number of partitions than configured; it stays");
+        }
+        Ok(partitions)
+    }
+
+    /// A new client of one partition, on new connections.
+    pub async fn partition(&self, partition: u32) -> Result<Partition> {
+        let topic = &self.config.kafka_topic;
+        let connect = async {
+            let client = self.client().await?;
+            let index = i32::try_from(partition)?;
+            anyhow::Ok(client.partition_client(topic, index, UnknownTopicHandling::Error).await?)
+        };
+        let client = within(self.config.kafka_timeout, connect)
+            .await
+            .with_context(|| format!("connecting to the leader of partition {partition} of {topic}"))?;
+        Ok(Partition { client, timeout: self.config.kafka_timeout })
+    }
+
+    async fn client(&self) -> Result<Client> {
+        let builder = ClientBuilder::new(self.config.kafka_bootstrap_servers.clone())
+            .client_id("kafka-sidecar")
+            .backoff_config(one_attempt());
+        within(self.config.kafka_timeout, async { Ok(builder.build().await?) })
+            .await
+            .with_context(|| format!("connecting to {}", self.config.kafka_bootstrap_servers.join(",")))
+    }
+
+    async fn partitions(&self, client: &Client) -> Result<Option<u32>> {
+        let list = async { Ok(client.list_topics().await?) };
+        let topics = within(self.config.kafka_timeout, list).await.context("listing the topics")?;
+        let Some(topic) = topics.into_iter().find(|topic| topic.name == self.config.kafka_topic) else {
+            return Ok(None);
+        };
+        let count = topic.partitions.len();
+        // A lane for each partition, found by number: there must be no hole.
+        ensure!(
+            topic.partitions.last().is_some_and(|last| *last as usize + 1 == count),
+            "partitions missing"
+        );
+        Ok(Some(u32::try_from(count)?))
+    }
+
+    async fn create_topic(&self, client: &Client) -> Result<()> {
+        let Config { kafka_topic, kafka_topic_partitions, kafka_topic_replication_factor, .. } =
+            &*self.config;
+        let timeout_ms = i32::try_from(self.config.kafka_timeout.as_millis()).unwrap_or(i32::MAX);
+        let create = async {
+            let created = client
+                .controller_client()?
+                .create_topic(
+                    kafka_topic,
+                    *kafka_topic_partitions,
+                    *kafka_topic_replication_factor,
+                    timeout_ms,
+                )
+                .await;
+            match created {
+                // Another sidecar was faster.
+                Err(Error::ServerError { protocol_error: ProtocolError::TopicAlreadyExists, .. }) => Ok(()),
+                created => Ok(created?),
+            }
+        };
+        within(self.config.kafka_timeout, create)
+            .await
+            .with_context(|| format!("creating the topic {kafka_topic}"))?;
+        info!(topic = kafka_topic, partitions = kafka_topic_partitions, "topic created");
+        Ok(())
+    }
+}
+
+impl Partition {
+    /// Appends the events as one batch, acknowledged by all replicas that are in sync.
+    ///
+    /// # Errors
+    /// After an error it is not known whether the broker has the batch.
+    pub async fn produce(&self, events: impl Iterator<Item = &Event>) -> Result<()> {
+        let records = events.map(record::of_event).collect();
+        let produce = async { Ok(self.client.produce(records, Compression::NoCompression).await?) };
+        within(self.timeout, produce).await.context("producing a batch")?;
+        Ok(())
+    }
+
+    /// Asks the leader something that changes nothing.
+    pub async fn probe(&self) -> Result<()> {
+        let probe = async { Ok(self.client.get_offset(OffsetAt::Latest).await?) };
+        within(self.timeout, probe).await.context("asking for the newest offset")?;
+        Ok(())
+    }
+}
+
+/// rskafka stops retrying when the waits add up to the deadline: with none allowed, at once.
+fn one_attempt() -> BackoffConfig {
+    BackoffConfig { deadline: Some(Duration::ZERO), ..BackoffConfig::default() }
+}
+
+async fn within<T>(timeout: Duration, call: impl Future<Output = Result<T>>) -> Result<T> {
+    tokio::time::timeout(timeout, call)
+        .await
+        .with_context(|| format!("no answer from Kafka within {timeout:?}"))?
+}

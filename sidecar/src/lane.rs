@@ -1,0 +1,193 @@
+//! What a partition publishes next: the decisions, without any effect.
+//!
+//! A lane never has more than one batch under way, and lets an event go only when every older one of
+//! its task is acknowledged, in the same batch before it, or ahead of it in the queue. So the first
+//! occurrences of a task's events are on the partition in the order of their versions.
+
+use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::num::NonZeroUsize;
+
+use contract::Event;
+use lru::LruCache;
+use tokio::sync::OwnedSemaphorePermit;
+use uuid::Uuid;
+
+/// Tasks whose last acknowledged version a lane remembers. A task that is forgotten costs a query at
+/// its next change, or, if the same event is offered again after that, a second occurrence.
+const ACKED_TASKS_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+
+/// An event on its way to the lane.
+#[derive(Debug)]
+pub struct Offered {
+    pub event: Event,
+    /// The outbox was seen without an older event of the task: what came before it is published.
+    pub oldest: bool,
+    /// The event's share of the sidecar's memory, given back when the event is done with.
+    pub hold: Option<OwnedSemaphorePermit>,
+}
+
+/// What became of an offered event.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Offer {
+    /// It will be in one of the next batches.
+    Queued,
+    /// An older event of its task is missing; the lane wants the task's backlog.
+    Held,
+    /// It is queued, or published, already.
+    Duplicate,
+}
+
+/// The part of the outbox that a lane needs: a task's rows after a version, up to another one.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct Gap {
+    pub task_id: Uuid,
+    /// The newest version that is queued or published as far as the lane remembers, or 0.
+    pub after: u64,
+    /// The newest version that is held.
+    pub up_to: u64,
+}
+
+/// How much goes into one produce request.
+#[derive(Clone, Copy, Debug)]
+pub struct BatchLimits {
+    pub events_max: usize,
+    pub bytes_max: usize,
+}
+
+pub struct Lane {
+    /// The last acknowledged version of each task.
+    acked: LruCache<Uuid, u64>,
+    /// The newest version of each task that is queued or under way.
+    queued: HashMap<Uuid, u64>,
+    /// In the order of publication.
+    queue: VecDeque<Offered>,
+    under_way: Vec<Offered>,
+    /// The versions of each task that wait for its backlog, each with its event's hold. The events
+    /// themselves come back with the backlog.
+    held: BTreeMap<Uuid, BTreeMap<u64, Option<OwnedSemaphorePermit>>>,
+}
+
+impl Default for Lane {
+    fn default() -> Self {
+        Lane {
+            acked: LruCache::new(ACKED_TASKS_MAX),
+            queued: HashMap::new(),
+            queue: VecDeque::new(),
+            under_way: Vec::new(),
+            held: BTreeMap::new(),
+        }
+    }
+}
+
+impl Lane {
+    /// Takes an event in, whichever way it came.
+    pub fn offer(&mut self, offered: Offered) -> Offer {
+        let Event { task_id, version, .. } = offered.event;
+        let mut known = self.known(task_id);
+        if version <= known {
+            return Offer::Duplicate;
+        }
+        if offered.oldest {
+            known = version - 1;
+        }
+        if version > known + 1 {
+            self.held.entry(task_id).or_default().insert(version, offered.hold);
+            return Offer::Held;
+        }
+        self.enqueue(offered);
+        Offer::Queued
+    }
+
+    /// A task whose backlog is to be loaded, if there is one.
+    pub fn gap(&self) -> Option<Gap> {
+        let (task_id, held) = self.held.first_key_value()?;
+        let (up_to, _) = held.last_key_value()?;
+        Some(Gap { task_id: *task_id, after: self.known(*task_id), up_to: *up_to })
+    }
+
+    /// Takes in what the outbox holds of a gap, all of its rows, oldest first. They are the whole
+    /// truth: a version that is not among them is published already.
+    pub fn fill(&mut self, gap: Gap, backlog: Vec<Event>) {
+        let mut holds = self.release(gap.task_id, gap.up_to).into_values().flatten();
+        for event in backlog {
+            if event.version > self.known(gap.task_id) {
+                self.enqueue(Offered { event, oldest: false, hold: holds.next() });
+            }
+        }
+    }
+
+    /// The next batch to publish, at least one event if any is queued. Nothing while one is under way.
+    pub fn next_batch(&mut self, limits: BatchLimits) -> &[Offered] {
+        assert!(self.under_way.is_empty(), "one produce request under way at a time");
+        let mut bytes = 0;
+        let fitting = self.queue.iter().take(limits.events_max).take_while(|offered| {
+            bytes += event_bytes(&offered.event);
+            bytes <= limits.bytes_max
+        });
+        let count = fitting.count().max(1).min(self.queue.len());
+        self.under_way.extend(self.queue.drain(..count));
+        &self.under_way
+    }
+
+    /// The broker has acknowledged the batch. Gives back the ids, whose rows can go.
+    pub fn acked(&mut self) -> Vec<Uuid> {
+        let batch = std::mem::take(&mut self.under_way);
+        for offered in &batch {
+            let Event { task_id, version, .. } = offered.event;
+            self.acked.put(task_id, version);
+            if self.queued.get(&task_id) == Some(&version) {
+                self.queued.remove(&task_id);
+            }
+        }
+        batch.into_iter().map(|offered| offered.event.id).collect()
+    }
+
+    /// The batch is not acknowledged: it is the next one again.
+    pub fn failed(&mut self) {
+        for offered in self.under_way.drain(..).rev() {
+            self.queue.push_front(offered);
+        }
+    }
+
+    /// Events that are not acknowledged yet.
+    pub fn pending(&self) -> usize {
+        let held: usize = self.held.values().map(BTreeMap::len).sum();
+        self.queue.len() + self.under_way.len() + held
+    }
+
+    /// The newest version of a task that needs no further thought.
+    fn known(&self, task_id: Uuid) -> u64 {
+        let acked = self.acked.peek(&task_id).copied().unwrap_or(0);
+        self.queued.get(&task_id).copied().unwrap_or(0).max(acked)
+    }
+
+    fn enqueue(&mut self, offered: Offered) {
+        let Event { task_id, version, .. } = offered.event;
+        self.release(task_id, version);
+        self.queued.insert(task_id, version);
+        self.queue.push_back(offered);
+    }
+
+    /// Ends the wait of a task's versions up to `version`.
+    fn release(&mut self, task_id: Uuid, version: u64) -> BTreeMap<u64, Option<OwnedSemaphorePermit>> {
+        let Some(held) = self.held.get_mut(&task_id) else {
+            return BTreeMap::new();
+        };
+        let waiting_on = held.split_off(&(version + 1));
+        let released = std::mem::replace(held, waiting_on);
+        if held.is_empty() {
+            self.held.remove(&task_id);
+        }
+        released
+    }
+}
+
+/// What an event takes of a batch and of the sidecar's memory: its payload, and roughly what key,
+/// headers and bookkeeping come to.
+pub fn event_bytes(event: &Event) -> usize {
+    const OVERHEAD_BYTES: usize = 512;
+    event.payload.get().len() + OVERHEAD_BYTES
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,149 @@
+//! The outbox as the sidecar uses it: applies the migrations, reads what is not published, and
+//! removes what is. Every call has a deadline, waiting for a pooled connection included.
+
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use contract::Event;
+use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use serde_json::value::RawValue;
+use tokio_postgres::{NoTls, Row};
+use uuid::Uuid;
+
+use crate::lane::Gap;
+
+mod migrations {
+    refinery::embed_migrations!("../migrations");
+}
+
+const PAGE: &str = include_str!("outbox/page.sql");
+const BACKLOG: &str = include_str!("outbox/backlog.sql");
+const REMOVE: &str = include_str!("outbox/remove.sql");
+
+/// The sweep, the removal, and the backlogs of a few lanes at once.
+const CONNECTIONS_MAX: usize = 4;
+
+/// Rows that a lane takes in at once for one task.
+const BACKLOG_ROWS_MAX: i64 = 500;
+
+/// The lock under which one sidecar at a time applies the migrations; the number is arbitrary, but
+/// the same in each of them.
+const MIGRATION_LOCK: i64 = 0x7461_736b_5f6d_6967;
+
+#[derive(Clone)]
+pub struct Outbox {
+    pool: Pool,
+    call_timeout: Duration,
+}
+
+/// A row that the sweep found.
+pub struct Unpublished {
+    pub event: Event,
+    /// No older event of the task was in the outbox when it was read.
+    pub oldest: bool,
+}
+
+impl Outbox {
+    /// # Errors
+    /// When `database_url` is not the URL of a PostgreSQL database. It does not connect yet.
+    pub fn new(database_url: &str, call_timeout: Duration) -> Result<Outbox> {
+        let mut config: tokio_postgres::Config = database_url.parse().context("parsing DATABASE_URL")?;
+        config.application_name("kafka-sidecar");
+        let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
+        let timeouts =
+            Timeouts { wait: Some(call_timeout), create: Some(call_timeout), recycle: Some(call_timeout) };
+        let pool = Pool::builder(Manager::from_config(config, NoTls, recycling))
+            .max_size(CONNECTIONS_MAX)
+            .timeouts(timeouts)
+            .runtime(Runtime::Tokio1)
+            .build()
+            .context("building the connection pool")?;
+        Ok(Outbox { pool, call_timeout })
+    }
+
+    /// Brings the schema up to date. Several sidecars that start together do so one after the other.
+    pub async fn migrate(&self) -> Result<()> {
+        let connection = self.connection().await?;
+        // Detached from the pool: closing it gives the lock back whatever happens in between.
+        let mut client = Object::take(connection);
+        let work = async {
+            client.execute("select pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await?;
+            migrations::migrations::runner().run_async(&mut *client).await?;
+            anyhow::Ok(())
+        };
+        tokio::time::timeout(self.call_timeout.saturating_mul(6), work)
+            .await
+            .context("applying the migrations took too long; does another sidecar hold their lock?")?
+            .context("applying the migrations")
+    }
+
+    /// The oldest rows after `after`, at most `rows_max`.
+    pub async fn page(&self, after: Uuid, rows_max: u32) -> Result<Vec<Unpublished>> {
+        let call = async {
+            let client = self.connection().await?;
+            let statement = client.prepare_cached(PAGE).await?;
+            let rows = client.query(&statement, &[&after, &i64::from(rows_max)]).await?;
+            rows.iter()
+                .map(|row| Ok(Unpublished { event: event(row)?, oldest: row.try_get("oldest")? }))
+                .collect()
+        };
+        self.within(call).await.context("reading a page of the outbox")
+    }
+
+    /// The rows of a gap, oldest first. If there are too many to load at once, the gap is cut to
+    /// those that are.
+    pub async fn backlog(&self, gap: &mut Gap) -> Result<Vec<Event>> {
+        let Gap { task_id, after, up_to } = *gap;
+        let call = async {
+            let client = self.connection().await?;
+            let statement = client.prepare_cached(BACKLOG).await?;
+            let [after, up_to] = [after, up_to].map(|version| i64::try_from(version).unwrap_or(i64::MAX));
+            let rows = client.query(&statement, &[&task_id, &after, &up_to, &BACKLOG_ROWS_MAX]).await?;
+            rows.iter().map(event).collect::<Result<Vec<Event>>>()
+        };
+        let events =
+            self.within(call).await.with_context(|| format!("loading the backlog of task {task_id}"))?;
+        if let Some(last) = events.last()
+            && events.len() as i64 == BACKLOG_ROWS_MAX
+        {
+            gap.up_to = last.version;
+        }
+        Ok(events)
+    }
+
+    /// Removes the rows of acknowledged events.
+    pub async fn remove(&self, ids: &[Uuid]) -> Result<()> {
+        let call = async {
+            let client = self.connection().await?;
+            let statement = client.prepare_cached(REMOVE).await?;
+            client.execute(&statement, &[&ids]).await?;
+            Ok(())
+        };
+        self.within(call).await.with_context(|| format!("removing {} acknowledged rows", ids.len()))
+    }
+
+    async fn connection(&self) -> Result<Object> {
+        self.pool.get().await.context("connecting to PostgreSQL")
+    }
+
+    async fn within<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
+        tokio::time::timeout(self.call_timeout, call)
+            .await
+            .with_context(|| format!("no answer from PostgreSQL within {:?}", self.call_timeout))?
+    }
+}
+
+fn event(row: &Row) -> Result<Event> {
+    let version: i64 = row.try_get("version")?;
+    Ok(Event {
+        id: row.try_get("id")?,
+        event_type: row.try_get::<_, &str>("type")?.parse()?,
+        task_id: row.try_get("aggregateid")?,
+        version: version.try_into().context("a version below 0")?,
+        time: row.try_get("time")?,
+        traceparent: row.try_get("traceparent")?,
+        // Nobody knows whether the component got as far as the cache.
+        cache_stale: true,
+        payload: RawValue::from_string(row.try_get("payload")?).context("a payload that is not JSON")?,
+    })
+}

@@ -1,0 +1,11 @@
+-- The next rows in the order of their ids, which are UUIDv7 and so roughly the order of the changes.
+-- Only roughly: whether a row is its task's oldest decides if it may go without a further look.
+select id, type, aggregateid, payload, version, time, traceparent,
+       not exists (
+           select from outbox as older
+           where older.aggregateid = outbox.aggregateid and older.version < outbox.version
+       ) as oldest
+from outbox
+where id > $1
+order by id
+limit $2

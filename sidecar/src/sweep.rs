@@ -1,0 +1,78 @@
+//! Publishes what nobody forwarded: goes through the outbox again and again and offers every row to
+//! its lane. Rows that are on their way already are recognised there, so the sweep needs no memory.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use tokio::sync::Semaphore;
+use tokio_util::sync::CancellationToken;
+use tracing::{debug, info, warn};
+use uuid::Uuid;
+
+use crate::health::Health;
+use crate::lane::Offered;
+use crate::lanes::Lanes;
+use crate::outbox::Outbox;
+use crate::repair::Repair;
+
+const PAGE_ROWS_MAX: u32 = 256;
+
+/// Swept events in the lanes at once. It bounds the sweep's memory, and keeps a long backlog from
+/// standing in front of new events.
+const IN_LANES_MAX: usize = 2 * PAGE_ROWS_MAX as usize;
+
+pub struct Sweep {
+    pub outbox: Outbox,
+    pub lanes: Arc<Lanes>,
+    pub repair: Repair,
+    pub health: Health,
+    pub interval: Duration,
+    pub closing: CancellationToken,
+}
+
+impl Sweep {
+    /// Runs until it is told to close.
+    pub async fn run(self) {
+        self.closing.run_until_cancelled(self.run_forever()).await;
+    }
+
+    async fn run_forever(&self) {
+        let places = Arc::new(Semaphore::new(IN_LANES_MAX));
+        loop {
+            let result = self.pass(&places).await;
+            let is_news = self.health.note("sweep", &result);
+            match result {
+                Ok(_) if is_news => info!("sweeping the outbox again"),
+                Ok(0) => {}
+                Ok(rows) => debug!(rows, "swept"),
+                Err(error) if is_news => warn!(error = format!("{error:#}"), "cannot sweep the outbox"),
+                Err(_) => {}
+            }
+            tokio::time::sleep(self.interval).await;
+        }
+    }
+
+    /// Goes through the outbox once, from the oldest row to the newest.
+    async fn pass(&self, places: &Arc<Semaphore>) -> anyhow::Result<usize> {
+        let mut after = Uuid::nil();
+        let mut rows = 0;
+        loop {
+            let page = self.outbox.page(after, PAGE_ROWS_MAX).await?;
+            let is_last = page.len() < PAGE_ROWS_MAX as usize;
+            rows += page.len();
+            if !page.is_empty() {
+                // Of a row that nobody forwarded it is not known whether the cache was told either.
+                self.repair.request();
+            }
+            for row in page {
+                after = row.event.id;
+                let place = Arc::clone(places).acquire_owned().await?;
+                let offered = Offered { event: row.event, oldest: row.oldest, hold: Some(place) };
+                self.lanes.offer(offered);
+            }
+            if is_last {
+                return Ok(rows);
+            }
+        }
+    }
+}
