@@ -1,0 +1,154 @@
+//! Instances of one component: each takes several requests at once and many in its life, with Spin's numbers.
+//! An instance lives on after a response for as long as its guest has work left, and ends with a trap.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
+};
+
+use tokio::time::Sleep;
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
+use wasmtime::{Store, StoreContextMut, component::GuestTaskId};
+use wasmtime_wasi_http::{
+    WasiHttpView,
+    handler::{
+        HandlerState, Instance, Proxy, ProxyHandler, ShouldAccept, WorkerExpiration, WorkerState,
+        WorkerStatus,
+    },
+    p3::bindings::ServicePre,
+};
+
+use crate::host::{Component, State};
+
+/// Spin's defaults for components of WASI 0.3.
+const REQUESTS_PER_INSTANCE_MAX: usize = 128;
+const REQUESTS_AT_ONCE_MAX: usize = 16;
+const IDLE_MAX: Duration = Duration::from_secs(1);
+
+/// The instances of a component.
+pub type Instances = ProxyHandler<Starter>;
+
+/// How instances learn that the host is stopping, and how the host learns that they have ended.
+#[derive(Clone, Default)]
+pub struct Lifetime {
+    /// Idle instances end.
+    pub draining: CancellationToken,
+    /// All instances end, whatever they are doing.
+    pub abandoned: CancellationToken,
+    pub running: TaskTracker,
+}
+
+/// Starts instances of one component.
+pub struct Starter {
+    pub component: Arc<Component>,
+    pub service: ServicePre<State>,
+    pub lifetime: Lifetime,
+}
+
+impl Starter {
+    pub fn into_instances(self) -> Instances {
+        ProxyHandler::new(self)
+    }
+}
+
+impl HandlerState for Starter {
+    type StoreData = State;
+    type WorkerExpiration = Expiration;
+    type WorkerState = Running;
+
+    async fn instantiate(&self) -> wasmtime::Result<Instance<State, Expiration, Running>> {
+        let mut store = Store::new(self.service.engine(), State::new(self.component.clone()));
+        store.set_epoch_deadline(1);
+        // A guest that computes for long must not keep its thread from the other instances.
+        store.epoch_deadline_async_yield_and_update(1);
+        let proxy = Proxy::P3(self.service.instantiate_async(&mut store).await?);
+        Ok(Instance {
+            store,
+            proxy,
+            view: State::http,
+            expiration: Expiration {
+                idle: Box::pin(tokio::time::sleep(IDLE_MAX)),
+                draining: Box::pin(self.lifetime.draining.clone().cancelled_owned()),
+                abandoned: Box::pin(self.lifetime.abandoned.clone().cancelled_owned()),
+            },
+            state: Running { component: self.component.clone(), _tracked: self.lifetime.running.token() },
+        })
+    }
+}
+
+/// Decides when an instance has to go. Requests have no deadline, as in Spin.
+pub struct Expiration {
+    idle: Pin<Box<Sleep>>,
+    draining: Pin<Box<WaitForCancellationFutureOwned>>,
+    abandoned: Pin<Box<WaitForCancellationFutureOwned>>,
+}
+
+impl WorkerExpiration for Expiration {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        status: WorkerStatus,
+        since: Instant,
+    ) -> Poll<()> {
+        if self.abandoned.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        match status {
+            WorkerStatus::Requests | WorkerStatus::PostReturn => Poll::Pending,
+            WorkerStatus::Idle => {
+                let deadline = (since + IDLE_MAX).into();
+                if self.idle.deadline() != deadline {
+                    self.idle.as_mut().reset(deadline);
+                }
+                if self.draining.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(());
+                }
+                self.idle.as_mut().poll(context)
+            }
+        }
+    }
+}
+
+/// What is known of an instance while it runs.
+pub struct Running {
+    component: Arc<Component>,
+    _tracked: TaskTrackerToken,
+}
+
+impl WorkerState for Running {
+    type StoreData = State;
+    type RequestData = ();
+
+    fn should_accept_request(&self, at_once: usize, in_all: usize) -> ShouldAccept {
+        if in_all >= REQUESTS_PER_INSTANCE_MAX {
+            ShouldAccept::Never
+        } else if at_once >= REQUESTS_AT_ONCE_MAX {
+            ShouldAccept::No
+        } else {
+            ShouldAccept::Yes
+        }
+    }
+
+    fn on_request_start(
+        &self,
+        _: StoreContextMut<'_, State>,
+        (): (),
+        _: GuestTaskId,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
+        Box::pin(std::future::pending())
+    }
+
+    fn drop(&self, store: Store<State>, result: wasmtime::Result<()>) {
+        if let Err(error) = result {
+            // The alternate form has the guest's backtrace and not the host's.
+            let component = &self.component.id;
+            tracing::error!(component, "an instance ended, and with it the requests it had: {error:#}");
+        }
+        drop(store);
+    }
+}

@@ -1,0 +1,25 @@
+//! A small Spin-compatible host on wasmtime's published crates: for tests, and for machines without the Spin
+//! CLI. What runs here runs on Spin; what minispin cannot do as Spin does, it refuses by name.
+//!
+//! ```text
+//! spin.toml ─▶ manifest ─▶ variables ─▶ allowed_hosts ┐
+//!                                        engine ──────┴▶ Application
+//! client ─▶ connections ─▶ server ─▶ routes ─▶ instances ─▶ guest ─▶ host::{http, postgres, redis, variables}
+//! ```
+
+mod manifest;
+mod variables;
+mod allowed_hosts;
+mod routes;
+mod engine;
+mod application;
+mod connections;
+mod server;
+mod instances;
+mod host;
+
+pub use self::{
+    application::{Application, Config},
+    connections::listen,
+    engine::CodeCache,
+};
