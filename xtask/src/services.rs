@@ -1,0 +1,24 @@
+//! PostgreSQL, Redis and Apache Kafka as a test or a developer wants them: one call, and they answer.
+//!
+//! ```text
+//! artifacts ──▶ service (a port, a process, a probe) ──▶ Postgres, Redis, Kafka ──▶ TopicReader
+//!  Maven, once            answers, or says why not          url(), bootstrap()        console consumer
+//! ```
+
+mod artifacts;
+pub mod ports;
+mod probe;
+mod service;
+mod postgres;
+mod redis;
+mod kafka;
+mod console_consumer;
+mod topic_reader;
+
+pub use artifacts::fetch_all;
+pub use console_consumer::console_consumer;
+pub use kafka::{Kafka, KafkaVersion};
+pub use postgres::Postgres;
+pub use redis::Redis;
+pub use service::Service;
+pub use topic_reader::{TopicReader, TopicRecord};
