@@ -1,0 +1,10 @@
+//! The system as its operator sees it: services, a sidecar, the application on its host; started,
+//! killed, and looked at from outside. The tests stand in `tests/e2e/`.
+
+mod deployment;
+mod api;
+mod wait;
+
+pub use api::{Answer, Api, answer};
+pub use deployment::{Deployment, Services, directory, kafka_version};
+pub use wait::{LIMIT, eventually};

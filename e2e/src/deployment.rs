@@ -1,0 +1,241 @@
+use std::env;
+use std::path::{Path, PathBuf};
+use std::process::{Command, ExitStatus};
+use std::sync::atomic::{AtomicU32, Ordering};
+
+use anyhow::{Context as _, Result, ensure};
+use rustix::process::Signal;
+use tokio_postgres::NoTls;
+use uuid::Uuid;
+use xtask::process::Process;
+use xtask::repository;
+use xtask::services::ports::Port;
+use xtask::services::{KafkaVersion, TopicReader};
+
+use crate::api::Api;
+use crate::wait::{LIMIT, eventually};
+
+const SIDECAR_TOKEN: &str = "token of the tests";
+
+/// Where the services are: those that all tests share, or a test's own.
+#[derive(Clone, Debug)]
+pub struct Services {
+    /// As a user that may create databases.
+    pub database_url: String,
+    pub redis_url: String,
+    pub kafka_bootstrap_servers: String,
+}
+
+impl Services {
+    pub fn shared() -> Result<Services> {
+        Ok(Services {
+            database_url: variable("DATABASE_URL")?,
+            redis_url: variable("REDIS_URL")?,
+            kafka_bootstrap_servers: variable("KAFKA_BOOTSTRAP_SERVERS")?,
+        })
+    }
+}
+
+/// The broker that this run is about.
+pub fn kafka_version() -> Result<KafkaVersion> {
+    variable("E2E_KAFKA")?.parse()
+}
+
+/// A directory of one's own for a service that a test starts for itself.
+pub fn directory(name: &str) -> Result<PathBuf> {
+    static DIRECTORIES: AtomicU32 = AtomicU32::new(0);
+    let number = DIRECTORIES.fetch_add(1, Ordering::Relaxed);
+    let directory = repository::data_dir()?.join(format!("test/e2e/{}-{number}-{name}", std::process::id()));
+    repository::create_dir(&directory)?;
+    Ok(directory)
+}
+
+/// A deployment of its own in each test: database, topic, cache keys, sidecar and application.
+pub struct Deployment {
+    pub api: Api,
+    pub topic: String,
+    /// Of this deployment's own database.
+    pub database_url: String,
+    pub cache_key_prefix: String,
+    services: Services,
+    directory: PathBuf,
+    sidecar_port: Port,
+    application_port: Port,
+    sidecar: Option<Process>,
+    application: Option<Process>,
+}
+
+impl Deployment {
+    /// Everything up and ready, on the shared services.
+    pub async fn start() -> Result<Deployment> {
+        Deployment::start_on(&Services::shared()?).await
+    }
+
+    /// Everything up and ready.
+    pub async fn start_on(services: &Services) -> Result<Deployment> {
+        let mut deployment = Deployment::prepare(services).await?;
+        deployment.start_sidecar(&[])?;
+        deployment.sidecar_is_ready().await?;
+        deployment.start_application().await?;
+        Ok(deployment)
+    }
+
+    /// A database and names, and nothing started yet.
+    pub async fn prepare(services: &Services) -> Result<Deployment> {
+        let name = format!("t{}", Uuid::now_v7().simple());
+        let (admin, connection) = tokio_postgres::connect(&services.database_url, NoTls).await?;
+        tokio::spawn(connection);
+        admin.batch_execute(&format!("create database {name}")).await?;
+        let (server, _) = services.database_url.rsplit_once('/').context("DATABASE_URL names a database")?;
+        let (sidecar_port, application_port) = (Port::free()?, Port::free()?);
+        Ok(Deployment {
+            api: Api::new(format!("http://127.0.0.1:{}", application_port.number()))?,
+            database_url: format!("{server}/{name}"),
+            topic: name.clone(),
+            cache_key_prefix: name,
+            services: services.clone(),
+            directory: directory("deployment")?,
+            sidecar_port,
+            application_port,
+            sidecar: None,
+            application: None,
+        })
+    }
+
+    /// Starts the sidecar; it may take a while until it is ready, or wait for a service.
+    pub fn start_sidecar(&mut self, settings: &[(&str, &str)]) -> Result<()> {
+        let mut command = Command::new(variable("E2E_SIDECAR")?);
+        command
+            .env("SIDECAR_LISTEN", format!("127.0.0.1:{}", self.sidecar_port.number()))
+            .env("SIDECAR_TOKEN", SIDECAR_TOKEN)
+            .env("DATABASE_URL", &self.database_url)
+            .env("REDIS_URL", &self.services.redis_url)
+            .env("CACHE_KEY_PREFIX", &self.cache_key_prefix)
+            .env("KAFKA_BOOTSTRAP_SERVERS", &self.services.kafka_bootstrap_servers)
+            .env("KAFKA_TOPIC", &self.topic)
+            .envs(settings.iter().copied());
+        self.sidecar =
+            Some(Process::spawn("the sidecar", &mut command, &self.directory.join("sidecar.log"))?);
+        Ok(())
+    }
+
+    /// Starts the application on the host and waits until it listens.
+    pub async fn start_application(&mut self) -> Result<()> {
+        let database_url = self.database_url.strip_prefix("postgres://").context("a PostgreSQL URL")?;
+        let (credentials, rest) = database_url.split_once('@').context("a URL with a user")?;
+        let (user, password) = credentials.split_once(':').context("a user with a password")?;
+        let (postgres, database) = rest.split_once('/').context("a URL with a database")?;
+        let redis = self.services.redis_url.strip_prefix("redis://").context("a Redis URL")?;
+        let sidecar = format!("127.0.0.1:{}", self.sidecar_port.number());
+
+        let mut command = Command::new(variable("E2E_MINISPIN")?);
+        command.arg("up").arg("--from").arg(repository::root().join("spin.toml"));
+        command.arg("--listen").arg(format!("127.0.0.1:{}", self.application_port.number()));
+        command.arg("--log-dir").arg(&self.directory);
+        for (name, value) in [
+            ("postgres_address", postgres),
+            ("postgres_user", user),
+            ("postgres_password", password),
+            ("postgres_database", database),
+            ("redis_address", redis),
+            ("cache_key_prefix", &self.cache_key_prefix),
+            ("sidecar_address", &sidecar),
+            ("sidecar_token", SIDECAR_TOKEN),
+        ] {
+            command.arg("--variable").arg(format!("{name}={value}"));
+        }
+        let application = Process::spawn("minispin", &mut command, &self.directory.join("minispin.log"))?;
+        application.wait_for_line("Serving http://", LIMIT).await?;
+        self.application = Some(application);
+        Ok(())
+    }
+
+    /// The sidecar's own HTTP interface.
+    pub fn sidecar_api(&self) -> Result<Api> {
+        Api::new(format!("http://127.0.0.1:{}", self.sidecar_port.number()))
+    }
+
+    pub fn sidecar_token(&self) -> &'static str {
+        SIDECAR_TOKEN
+    }
+
+    pub async fn sidecar_is_ready(&self) -> Result<()> {
+        let api = self.sidecar_api()?;
+        eventually("the sidecar is ready", async || {
+            let answer = crate::answer(api.get("/readyz")).await?;
+            ensure!(answer.status.is_success(), "{}", answer.body);
+            Ok(Some(()))
+        })
+        .await
+    }
+
+    /// SIGTERM, and what the sidecar makes of it.
+    pub async fn stop_sidecar(&mut self) -> Result<ExitStatus> {
+        let sidecar = self.sidecar.take().context("the sidecar runs")?;
+        sidecar.stop(Signal::TERM, LIMIT).await
+    }
+
+    /// SIGKILL.
+    pub async fn kill_sidecar(&mut self) -> Result<()> {
+        self.sidecar.take().context("the sidecar runs")?.kill().await
+    }
+
+    pub fn sidecar(&self) -> Result<&Process> {
+        self.sidecar.as_ref().context("the sidecar runs")
+    }
+
+    /// SIGTERM, and what the host makes of it.
+    pub async fn stop_application(&mut self) -> Result<ExitStatus> {
+        let application = self.application.take().context("the application runs")?;
+        application.stop(Signal::TERM, LIMIT).await
+    }
+
+    /// What the component logged.
+    pub fn component_log(&self) -> Result<String> {
+        Ok(std::fs::read_to_string(self.directory.join("tasks_stderr.txt"))?)
+    }
+
+    /// A consumer of this deployment's topic, from its first record on.
+    pub async fn topic_reader(&self) -> Result<TopicReader> {
+        TopicReader::start(&self.services.kafka_bootstrap_servers, &self.topic).await
+    }
+
+    pub async fn database(&self) -> Result<tokio_postgres::Client> {
+        let (client, connection) = tokio_postgres::connect(&self.database_url, NoTls).await?;
+        tokio::spawn(connection);
+        Ok(client)
+    }
+
+    /// Waits until every event is published and its row removed.
+    pub async fn outbox_is_empty(&self) -> Result<()> {
+        let database = self.database().await?;
+        eventually("the outbox is empty", async || {
+            let row = database.query_one("select count(*) from outbox", &[]).await?;
+            let rows: i64 = row.get(0);
+            ensure!(rows == 0, "{rows} rows");
+            Ok(Some(()))
+        })
+        .await
+    }
+}
+
+impl Drop for Deployment {
+    fn drop(&mut self) {
+        if std::thread::panicking() {
+            for process in [&self.sidecar, &self.application].into_iter().flatten() {
+                eprintln!("{}: {}", process.name(), process.log_tail());
+            }
+            eprintln!("component: {}", self.component_log().unwrap_or_default());
+        }
+    }
+}
+
+fn variable(name: &str) -> Result<String> {
+    let value = env::var(name).with_context(|| {
+        format!("{name} is not set: run the tests with `cargo xtask test`, which sets it")
+    })?;
+    if matches!(name, "E2E_SIDECAR" | "E2E_MINISPIN") {
+        ensure!(Path::new(&value).is_file(), "{name}={value} is not there");
+    }
+    Ok(value)
+}

@@ -1,0 +1,72 @@
+use anyhow::Result;
+use e2e::{Deployment, Services};
+use redis::AsyncCommands as _;
+use redis::aio::MultiplexedConnection;
+use serde_json::json;
+
+async fn redis() -> Result<MultiplexedConnection> {
+    let client = redis::Client::open(Services::shared()?.redis_url)?;
+    Ok(client.get_multiplexed_async_connection().await?)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cached_list_is_fresh_after_a_write() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    let lists = format!("{}:lists", deployment.cache_key_prefix);
+    let mut redis = redis().await?;
+    for count in 1..=5 {
+        deployment.api.create(&json!({ "title": format!("task {count}") })).await?;
+        assert_eq!(deployment.api.list("").await?.len(), count);
+        let cached: bool = redis.hexists(&lists, "limit=20").await?;
+        assert!(cached, "the list is in the cache");
+        assert_eq!(deployment.api.list("").await?.len(), count);
+    }
+    let seconds: i64 = redis.ttl(&lists).await?;
+    assert!((1..=60).contains(&seconds), "{seconds}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_cached_list_is_answered_from_the_cache() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    let lists = format!("{}:lists", deployment.cache_key_prefix);
+    deployment.api.list("?limit=7").await?;
+    let planted = r#"[{"from":"the cache"}]"#;
+    let _: () = redis().await?.hset(&lists, "limit=7", planted).await?;
+    assert_eq!(deployment.api.list("?limit=7").await?, [json!({ "from": "the cache" })]);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_newest_tasks_come_first_and_no_more_than_asked_for() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    let mut created = Vec::new();
+    for number in 0..25 {
+        created.insert(0, deployment.api.create(&json!({ "title": format!("task {number}") })).await?);
+    }
+    assert_eq!(deployment.api.list("").await?, created[..20]);
+    assert_eq!(deployment.api.list("?limit=1").await?, created[..1]);
+    assert_eq!(deployment.api.list("?limit=100").await?, created);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn readers_and_writers_at_once_never_see_an_older_list_than_a_finished_write_left() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    let writers = (0..8).map(|writer| {
+        let api = deployment.api.clone();
+        tokio::spawn(async move {
+            for number in 0..10 {
+                let task = api.create(&json!({ "title": format!("{writer}/{number}") })).await?;
+                let list = api.list("?limit=100").await?;
+                assert!(list.contains(&task), "a write's own list has it");
+            }
+            anyhow::Ok(())
+        })
+    });
+    for writer in writers.collect::<Vec<_>>() {
+        writer.await??;
+    }
+    assert_eq!(deployment.api.list("?limit=100").await?.len(), 80);
+    Ok(())
+}

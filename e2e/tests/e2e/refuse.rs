@@ -1,0 +1,121 @@
+use anyhow::Result;
+use e2e::{Deployment, answer};
+use reqwest::StatusCode;
+use serde_json::{Value, json};
+
+async fn no_task_was_made(deployment: &Deployment) -> Result<()> {
+    let database = deployment.database().await?;
+    for table in ["tasks", "outbox"] {
+        let rows: i64 = database.query_one(&format!("select count(*) from {table}"), &[]).await?.get(0);
+        assert_eq!(rows, 0, "{table}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn bad_fields_are_named_each_with_its_reason() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    for (body, expected) in [
+        (json!({}), vec![("/title", "required")]),
+        (json!([]), vec![("", "type")]),
+        (json!({ "title": "" }), vec![("/title", "length")]),
+        (json!({ "title": " \t " }), vec![("/title", "length")]),
+        (json!({ "title": "x".repeat(201) }), vec![("/title", "length")]),
+        (json!({ "title": 7 }), vec![("/title", "type")]),
+        (json!({ "title": "a\u{0}" }), vec![("/title", "value")]),
+        (json!({ "title": "a", "description": "x".repeat(10_001) }), vec![("/description", "length")]),
+        (json!({ "title": "a", "status": "eaten" }), vec![("/status", "value")]),
+        (json!({ "title": "a", "id": "mine" }), vec![("/id", "unknown")]),
+        (
+            json!({ "status": 1, "description": [], "b": 1, "a": 2 }),
+            vec![
+                ("/title", "required"),
+                ("/description", "type"),
+                ("/status", "type"),
+                ("/a", "unknown"),
+                ("/b", "unknown"),
+            ],
+        ),
+    ] {
+        let refused = answer(deployment.api.post("/api/tasks").json(&body)).await?;
+        assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{body}: {refused:?}");
+        assert_eq!(refused.header("content-type"), Some("application/problem+json"));
+        let problem = refused.json()?;
+        let errors: Vec<_> = problem["errors"].as_array().unwrap().iter().collect();
+        let named: Vec<_> =
+            errors.iter().map(|e| (e["pointer"].as_str().unwrap(), e["code"].as_str().unwrap())).collect();
+        assert_eq!(named, expected, "{body}");
+        assert!(errors.iter().all(|error| !error["detail"].as_str().unwrap().is_empty()));
+    }
+    no_task_was_made(&deployment).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_no_json_of_64_kib_at_most_is_refused() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    let too_large = format!(r#"{{"title": "a", "description": "{}"}}"#, "x".repeat(64 * 1024));
+    for (content_type, body, expected) in [
+        ("application/json", "{\"title\": ", StatusCode::BAD_REQUEST),
+        ("application/json", "", StatusCode::BAD_REQUEST),
+        ("application/json", "{\"title\": \"a\"} {}", StatusCode::BAD_REQUEST),
+        ("text/plain", "{\"title\": \"a\"}", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        ("application/x-www-form-urlencoded", "title=a", StatusCode::UNSUPPORTED_MEDIA_TYPE),
+        ("application/json", too_large.as_str(), StatusCode::PAYLOAD_TOO_LARGE),
+    ] {
+        let request = deployment.api.post("/api/tasks").header("content-type", content_type);
+        let refused = answer(request.body(body.to_owned())).await?;
+        let start = &body[..body.len().min(40)];
+        assert_eq!(refused.status, expected, "{content_type} {start}: {refused:?}");
+        assert_problem(&refused.json()?, expected);
+    }
+    let bytes = b"{\"title\": \"\xff\"}".to_vec();
+    let request = deployment.api.post("/api/tasks").header("content-type", "application/json");
+    assert_eq!(answer(request.body(bytes)).await?.status, StatusCode::BAD_REQUEST);
+    no_task_was_made(&deployment).await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn paths_methods_ids_and_limits_that_are_not_there_are_refused() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    let unknown_task = "/api/tasks/00000000-0000-7000-8000-000000000000";
+    for (method, path, expected) in [
+        ("GET", "/", StatusCode::NOT_FOUND),
+        ("GET", "/api/tasks/", StatusCode::NOT_FOUND),
+        ("POST", "/api/task", StatusCode::NOT_FOUND),
+        ("GET", unknown_task, StatusCode::NOT_FOUND),
+        ("GET", "/api/tasks/7", StatusCode::UNPROCESSABLE_ENTITY),
+        ("GET", "/api/tasks?limit=0", StatusCode::UNPROCESSABLE_ENTITY),
+        ("GET", "/api/tasks?limit=101", StatusCode::UNPROCESSABLE_ENTITY),
+        ("GET", "/api/tasks?limit=ten", StatusCode::UNPROCESSABLE_ENTITY),
+        ("GET", "/api/tasks?limt=10", StatusCode::UNPROCESSABLE_ENTITY),
+        ("PUT", "/api/tasks", StatusCode::METHOD_NOT_ALLOWED),
+        ("POST", unknown_task, StatusCode::METHOD_NOT_ALLOWED),
+    ] {
+        let refused = answer(deployment.api.request(method, path)?).await?;
+        assert_eq!(refused.status, expected, "{method} {path}: {refused:?}");
+        assert_problem(&refused.json()?, expected);
+        if expected == StatusCode::METHOD_NOT_ALLOWED {
+            let allow = refused.header("allow").expect("Allow (RFC 9110, section 15.5.6)");
+            assert!(allow.contains("GET") && !allow.contains(method), "{method} {path}: {allow}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_head_request_is_answered_like_a_get_without_its_body() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    deployment.api.create(&json!({ "title": "a" })).await?;
+    let get = answer(deployment.api.get("/api/tasks")).await?;
+    let head = answer(deployment.api.request("HEAD", "/api/tasks")?).await?;
+    assert_eq!((head.status, head.body.as_str()), (StatusCode::OK, ""));
+    assert_eq!(head.header("content-length"), get.header("content-length"));
+    Ok(())
+}
+
+fn assert_problem(problem: &Value, status: StatusCode) {
+    assert_eq!(problem["status"], status.as_u16(), "{problem}");
+    for member in ["title", "detail"] {
+        assert!(problem[member].as_str().is_some_and(|text| !text.is_empty()), "{member}: {problem}");
+    }
+}
