@@ -9,8 +9,6 @@ use std::time::Duration;
 
 use anyhow::anyhow;
 use contract::{Event, timestamp};
-use futures::FutureExt as _;
-use futures::future::{LocalBoxFuture, Shared};
 use spin_sdk::pg::{Connection, DbValue, Error as PgError, ParameterValue, PgError as HostError, QueryError};
 use thiserror::Error;
 use uuid::Uuid;
@@ -26,7 +24,10 @@ pub struct Store {
     database_url: String,
     /// For a use case as a whole: connection, statement, and the repetition of both.
     timeout: Duration,
-    connection: RefCell<State>,
+    /// The instance's connection while any request uses it. Not kept longer, since Spin's pool has 64
+    /// for all instances and idle ones that kept theirs would starve the others; and shared by the
+    /// requests that run at the same time, since opening one for each costs more than the statement.
+    connection: RefCell<Weak<Connection>>,
 }
 
 #[derive(Debug, Error)]
@@ -39,17 +40,6 @@ pub enum StoreError {
     Refused(#[source] anyhow::Error),
 }
 
-/// The instance's connection. Held only while a request uses it, since Spin's pool has 64 for all
-/// instances and an idle instance that kept one would starve the others; and shared by the requests
-/// that run at the same time, since opening one for each costs more than the statement.
-enum State {
-    Closed,
-    Opening(Opening),
-    Open(Weak<Connection>),
-}
-
-type Opening = Shared<LocalBoxFuture<'static, Result<Rc<Connection>, Rc<PgError>>>>;
-
 /// Whether a failed statement may succeed on another connection.
 enum Failure {
     Broken(anyhow::Error),
@@ -58,7 +48,7 @@ enum Failure {
 
 impl Store {
     pub fn new(database_url: String, timeout: Duration) -> Store {
-        Store { database_url, timeout, connection: RefCell::new(State::Closed) }
+        Store { database_url, timeout, connection: RefCell::default() }
     }
 
     /// Commits a new task and its event. Safe to repeat: the second time it does nothing.
@@ -112,7 +102,7 @@ impl Store {
             Ok(Err(Failure::Final(error))) => Err(error),
             Err(timed_out) => {
                 // Whoever comes next opens a connection instead of waiting behind this one.
-                self.connection.replace(State::Closed);
+                self.connection.take();
                 Err(StoreError::Unavailable(TimedOut::into(timed_out)))
             }
         }
@@ -132,36 +122,26 @@ impl Store {
         })
     }
 
+    /// The connection that another request uses, or else a new one. Requests that find none at the
+    /// same moment open one each: waiting for another request's future would be a wake-up across
+    /// component tasks, which the guest's runtime does not have.
     async fn connection(&self) -> Result<Rc<Connection>, Failure> {
-        let opening = match &mut *self.connection.borrow_mut() {
-            State::Opening(opening) => opening.clone(),
-            state => {
-                if let State::Open(connection) = state
-                    && let Some(connection) = connection.upgrade()
-                {
-                    return Ok(connection);
-                }
-                let url = self.database_url.clone();
-                let open = async move { Connection::open(url).await.map(Rc::new).map_err(Rc::new) };
-                let opening = open.boxed_local().shared();
-                *state = State::Opening(opening.clone());
-                opening
-            }
-        };
-        let answer = opening.await;
-        self.connection.replace(match &answer {
-            Ok(connection) => State::Open(Rc::downgrade(connection)),
-            Err(_) => State::Closed,
-        });
-        answer.map_err(|error| {
+        let shared = self.connection.borrow().upgrade();
+        if let Some(connection) = shared {
+            return Ok(connection);
+        }
+        let connection = Connection::open(&self.database_url).await.map_err(|error| {
             Failure::Final(StoreError::Unavailable(anyhow!("opening a connection: {error}")))
-        })
+        })?;
+        let connection = Rc::new(connection);
+        self.connection.replace(Rc::downgrade(&connection));
+        Ok(connection)
     }
 
     fn forget(&self, broken: &Rc<Connection>) {
-        let mut state = self.connection.borrow_mut();
-        if matches!(&*state, State::Open(open) if Weak::ptr_eq(open, &Rc::downgrade(broken))) {
-            *state = State::Closed;
+        let mut shared = self.connection.borrow_mut();
+        if Weak::ptr_eq(&shared, &Rc::downgrade(broken)) {
+            *shared = Weak::new();
         }
     }
 }

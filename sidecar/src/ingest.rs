@@ -84,7 +84,7 @@ async fn take(
     if events.len() > BATCH_EVENTS_MAX {
         return Err(Refused::TooMany);
     }
-    // Whatever becomes of the events, Redis is told what it missed, Kafka up or not.
+    // Redis is told what it missed whatever becomes of the events, and at once.
     if events.iter().any(|event| event.cache_stale) {
         ingest.repair.request();
     }

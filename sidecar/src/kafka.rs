@@ -5,15 +5,14 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use contract::Event;
 use rskafka::BackoffConfig;
 use rskafka::client::error::{Error, ProtocolError};
 use rskafka::client::partition::{Compression, OffsetAt, PartitionClient, UnknownTopicHandling};
 use rskafka::client::{Client, ClientBuilder};
+use rskafka::record::Record;
 use tracing::{info, warn};
 
 use crate::config::Config;
-use crate::record;
 
 #[derive(Clone)]
 pub struct Kafka {
@@ -115,12 +114,11 @@ impl Kafka {
 }
 
 impl Partition {
-    /// Appends the events as one batch, acknowledged by all replicas that are in sync.
+    /// Appends the records as one batch, acknowledged by all replicas that are in sync.
     ///
     /// # Errors
     /// After an error it is not known whether the broker has the batch.
-    pub async fn produce(&self, events: impl Iterator<Item = &Event>) -> Result<()> {
-        let records = events.map(record::of_event).collect();
+    pub async fn produce(&self, records: Vec<Record>) -> Result<()> {
         let produce = async { Ok(self.client.produce(records, Compression::NoCompression).await?) };
         within(self.timeout, produce).await.context("producing a batch")?;
         Ok(())

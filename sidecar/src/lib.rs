@@ -122,6 +122,7 @@ impl Start {
                 removals: removals.clone(),
                 kafka: kafka.clone(),
                 outbox: self.outbox.clone(),
+                repair: self.repair.clone(),
                 limits: BatchLimits {
                     events_max: self.config.kafka_batch_events_max as usize,
                     bytes_max: self.config.kafka_batch_bytes_max as usize,
@@ -134,7 +135,6 @@ impl Start {
         let sweep = Sweep {
             outbox: self.outbox.clone(),
             lanes: Arc::clone(&lanes),
-            repair: self.repair.clone(),
             health: self.health.clone(),
             interval: self.config.sweep_interval,
             closing: self.closing.clone(),

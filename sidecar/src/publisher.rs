@@ -1,9 +1,10 @@
 //! Publishes one lane. Outbox rows go only after the broker's ack: a crash in between costs a second
 //! occurrence, never an event.
 
+use std::pin::pin;
 use std::time::Duration;
 
-use contract::Event;
+use anyhow::Result;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -11,8 +12,10 @@ use uuid::Uuid;
 
 use crate::health::Health;
 use crate::kafka::{Kafka, Partition};
-use crate::lane::{BatchLimits, Lane, Offered};
+use crate::lane::{BatchLimits, Lane, Offer, Offered};
 use crate::outbox::Outbox;
+use crate::record;
+use crate::repair::Repair;
 
 /// How often an idle lane asks its broker for a sign of life, so that readiness is the present state
 /// and the broker does not close the connection as idle (connections.max.idle.ms, 10 minutes).
@@ -29,6 +32,7 @@ pub struct Publisher {
     pub removals: mpsc::Sender<Vec<Uuid>>,
     pub kafka: Kafka,
     pub outbox: Outbox,
+    pub repair: Repair,
     pub limits: BatchLimits,
     pub health: Health,
     pub closing: CancellationToken,
@@ -42,7 +46,7 @@ impl Publisher {
         let mut client = None;
         let mut backoff = BACKOFF_MIN;
         loop {
-            self.take_in(&mut lane).await;
+            self.wait_for_work(&mut lane).await;
             if lane.pending() == 0 && self.closing.is_cancelled() {
                 return;
             }
@@ -63,61 +67,77 @@ impl Publisher {
                         let pending = lane.pending();
                         warn!(self.partition, pending, error = format!("{error:#}"), "not publishing");
                     }
-                    tokio::time::sleep(backoff).await;
+                    self.meanwhile(&mut lane, tokio::time::sleep(backoff)).await;
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
             }
         }
     }
 
-    /// Takes in all that has arrived. Waits if there is nothing to do, but not forever.
-    async fn take_in(&mut self, lane: &mut Lane) {
+    /// Takes in what has arrived. Waits if there is nothing to do, but not forever.
+    async fn wait_for_work(&mut self, lane: &mut Lane) {
         if lane.pending() == 0 {
             tokio::select! {
-                offered = self.offers.recv() => {
-                    if let Some(offered) = offered {
-                        lane.offer(offered);
-                    }
-                }
+                Some(offered) = self.offers.recv() => self.take_in(lane, offered),
                 () = self.closing.cancelled() => {}
                 () = tokio::time::sleep(PROBE_INTERVAL) => {}
             }
         }
         while let Ok(offered) = self.offers.try_recv() {
-            lane.offer(offered);
+            self.take_in(lane, offered);
         }
     }
 
     /// Fills one gap and publishes one batch, whichever there is.
-    async fn step(&self, lane: &mut Lane, client: &mut Option<Partition>) -> anyhow::Result<()> {
+    async fn step(&mut self, lane: &mut Lane, client: &mut Option<Partition>) -> Result<()> {
         if let Some(mut gap) = lane.gap() {
-            let backlog = self.outbox.backlog(&mut gap).await?;
+            let outbox = self.outbox.clone();
+            let backlog = self.meanwhile(lane, outbox.backlog(&mut gap)).await?;
             lane.fill(gap, backlog);
         }
         let client = match client {
             Some(client) => client,
-            None => client.insert(self.kafka.partition(self.partition).await?),
+            None => {
+                let kafka = self.kafka.clone();
+                client.insert(self.meanwhile(lane, kafka.partition(self.partition)).await?)
+            }
         };
-        if lane.pending() == 0 {
-            return client.probe().await;
-        }
         let batch = lane.next_batch(self.limits);
         if batch.is_empty() {
-            return Ok(());
+            return self.meanwhile(lane, client.probe()).await;
         }
-        let events = batch.iter().map(|offered| -> &Event { &offered.event });
-        match client.produce(events).await {
-            Ok(()) => {
-                let acked = lane.acked();
-                // Waits when the database is behind; nothing is published then that cannot be removed.
-                // The receiver outlives the lanes.
-                let _: Result<(), _> = self.removals.send(acked).await;
-                Ok(())
+        let records = batch.iter().map(|offered| record::of_event(&offered.event)).collect();
+        let produced = self.meanwhile(lane, client.produce(records)).await;
+        if produced.is_err() {
+            lane.failed();
+            return produced;
+        }
+        let acked = lane.acked();
+        // Waits when the database is behind: nothing more is published until rows can go again. The
+        // receiver outlives the lanes.
+        let removals = self.removals.clone();
+        let _: Result<(), _> = self.meanwhile(lane, removals.send(acked)).await;
+        Ok(())
+    }
+
+    /// Awaits `work`, and takes in what arrives meanwhile.
+    async fn meanwhile<T>(&mut self, lane: &mut Lane, work: impl Future<Output = T>) -> T {
+        let mut work = pin!(work);
+        loop {
+            tokio::select! {
+                done = &mut work => return done,
+                Some(offered) = self.offers.recv() => self.take_in(lane, offered),
             }
-            Err(error) => {
-                lane.failed();
-                Err(error)
-            }
+        }
+    }
+
+    fn take_in(&self, lane: &mut Lane, offered: Offered) {
+        let cache_stale = offered.event.cache_stale;
+        match lane.offer(offered) {
+            // News that came from the sweep: nobody forwarded the event, and whether the cache was
+            // told of the change is not known either.
+            Offer::Queued | Offer::Held if cache_stale => self.repair.request(),
+            Offer::Queued | Offer::Held | Offer::Duplicate => {}
         }
     }
 }

@@ -13,7 +13,6 @@ use crate::health::Health;
 use crate::lane::Offered;
 use crate::lanes::Lanes;
 use crate::outbox::Outbox;
-use crate::repair::Repair;
 
 const PAGE_ROWS_MAX: u32 = 256;
 
@@ -24,7 +23,6 @@ const IN_LANES_MAX: usize = 2 * PAGE_ROWS_MAX as usize;
 pub struct Sweep {
     pub outbox: Outbox,
     pub lanes: Arc<Lanes>,
-    pub repair: Repair,
     pub health: Health,
     pub interval: Duration,
     pub closing: CancellationToken,
@@ -60,10 +58,6 @@ impl Sweep {
             let page = self.outbox.page(after, PAGE_ROWS_MAX).await?;
             let is_last = page.len() < PAGE_ROWS_MAX as usize;
             rows += page.len();
-            if !page.is_empty() {
-                // Of a row that nobody forwarded it is not known whether the cache was told either.
-                self.repair.request();
-            }
             for row in page {
                 after = row.event.id;
                 let place = Arc::clone(places).acquire_owned().await?;
