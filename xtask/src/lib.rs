@@ -5,5 +5,6 @@
 
 pub mod repository; // where things are, and who may reach them
 pub mod services; // what is started from what was fetched
+pub mod progress; // what the person in front of it sees
 pub mod process; // one child: its group, its log, its end
 mod watchdog; // what a killed process could not clean up

@@ -1,1 +1,32 @@
-fn main() {}
+//! `cargo xtask`: the tasks of a developer of this repository, in Rust, for there is nothing else to install for them.
+
+use std::process::ExitCode;
+
+use anyhow::Result;
+use clap::Parser;
+
+mod cargo; // what is compiled
+mod up; // everything, until Ctrl-C
+mod consume; // what `up` put on the topic
+mod test; // everything, checked
+
+/// Runs, watches and tests the task API.
+#[derive(Parser)]
+#[command(bin_name = "cargo xtask")]
+enum Task {
+    /// Build and run everything: services, sidecar, application. Ctrl-C stops it all; the data stays
+    Up(up::Options),
+    /// Print the topic of the running `up` with Kafka's own console consumer
+    Consume(consume::Options),
+    /// Format, lints, unit tests, and the end-to-end tests on real services
+    Test(test::Options),
+}
+
+#[tokio::main]
+async fn main() -> Result<ExitCode> {
+    match Task::parse() {
+        Task::Up(options) => up::run(options).await,
+        Task::Consume(options) => consume::run(options).await,
+        Task::Test(options) => test::run(options).await,
+    }
+}

@@ -16,6 +16,7 @@ use anyhow::{Context, Result, bail, ensure};
 use tokio::task::spawn_blocking;
 
 use super::KafkaVersion;
+use crate::progress::say;
 use crate::repository;
 
 #[derive(Clone, Copy)]
@@ -111,7 +112,7 @@ fn fetch(set: Set, target: &Path) -> Result<()> {
         return Ok(());
     }
     let started = Instant::now();
-    eprintln!("    Fetching {} through Maven, once", set.title);
+    say("Fetching", format_args!("{} through Maven, once", set.title));
     let unfinished = services.join(format!("{}.unfinished", set.name));
     let _ = fs::remove_dir_all(&unfinished); // of a process that was killed, for the lock is ours
     repository::create_dir(&unfinished)?;
@@ -122,7 +123,7 @@ fn fetch(set: Set, target: &Path) -> Result<()> {
         Content::Redis => unpack_redis(&unfinished)?,
     }
     fs::rename(&unfinished, target)?;
-    eprintln!("     Fetched {} in {:.1} s", set.title, started.elapsed().as_secs_f32());
+    say("Fetched", format_args!("{} in {:.1} s", set.title, started.elapsed().as_secs_f32()));
     Ok(())
 }
 

@@ -1,0 +1,125 @@
+//! `cargo xtask test`: format, lints, and every test there is, on services that it starts for that.
+//!
+//! Invariant: the exit code is 0 only if every step ran and succeeded; the services end with this process, however it ends.
+
+use std::fs::{self, File};
+use std::path::{Path, PathBuf};
+use std::process::ExitCode;
+use std::time::Instant;
+
+use anyhow::{Context, Result, bail};
+use tokio::process::Command;
+use xtask::progress::say;
+use xtask::repository;
+use xtask::services::{Kafka, KafkaVersion, Postgres, Redis, fetch_all};
+
+use crate::cargo::{self, build_component, cargo, program};
+
+/// Most tests wait for a service most of the time: more of them than there are cores.
+const TEST_THREADS: &str = "4";
+
+#[derive(clap::Args)]
+pub(crate) struct Options {
+    /// Broker to test with: 4.4 (KRaft), 3.0 (with ZooKeeper), or all, which is everything with 4.4 and then the
+    /// end-to-end tests again with 3.0
+    #[arg(long, default_value = "all", value_parser = ["4.4", "3.0", "all"])]
+    kafka: String,
+    /// Run only the tests whose names contain one of these, without checking format and lints
+    filters: Vec<String>,
+}
+
+pub(crate) async fn run(options: Options) -> Result<ExitCode> {
+    let data_dir = repository::data_dir()?;
+    let lock = File::create(data_dir.join("test.lock"))?;
+    if lock.try_lock().is_err() {
+        bail!("`cargo xtask test` runs already in this repository: wait for it, or stop it");
+    }
+    let brokers = match options.kafka.as_str() {
+        "all" => vec![KafkaVersion::V4_4, KafkaVersion::V3_0],
+        version => vec![version.parse()?],
+    };
+
+    if options.filters.is_empty() {
+        step("format", cargo(["fmt", "--all", "--check"])).await?;
+        step("lints", lints()).await?;
+    }
+    // Fetching waits for the network and compiling for the processors.
+    let (programs, ()) = tokio::try_join!(step("build", build()), fetch_all(&brokers))?;
+
+    let dir = data_dir.join("test");
+    if dir.exists() {
+        fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
+    }
+    let started = Instant::now();
+    let postgres = Postgres::start(&dir.join("postgres"), None).await?;
+    let redis = Redis::start(&dir.join("redis"), None).await?;
+    say("Started", format_args!("PostgreSQL and Redis in {:.1} s", started.elapsed().as_secs_f32()));
+
+    for (round, version) in brokers.into_iter().enumerate() {
+        let kafka = Kafka::start(version, &dir.join(format!("kafka-{version}")), None).await?;
+        let mut tests = cargo::command();
+        tests.args(["test", "--workspace", "--release"]);
+        if round > 0 {
+            // What has no broker in it has been tested. The whole workspace is named all the same: the packages that are
+            // named decide on the features of their dependencies, and so on what would have to be compiled again.
+            tests.args(["--test", "e2e"]);
+        }
+        tests.arg("--").args(&options.filters);
+        tests.env("DATABASE_URL", postgres.url()).env("REDIS_URL", redis.url());
+        tests.env("KAFKA_BOOTSTRAP_SERVERS", kafka.bootstrap()).env("E2E_KAFKA", version.to_string());
+        programs.tell(&mut tests);
+        if std::env::var_os("RUST_TEST_THREADS").is_none() {
+            tests.env("RUST_TEST_THREADS", TEST_THREADS);
+        }
+        step(&format!("tests with Kafka {version}"), cargo::run(&mut tests)).await?;
+        kafka.stop_all().await?;
+    }
+    redis.stop().await?;
+    postgres.stop().await?;
+    say("Passed", "everything");
+    Ok(ExitCode::SUCCESS)
+}
+
+/// In the release profile like everything else here: build scripts and procedural macros, wasmtime's among them, are then
+/// compiled once, for lints, programs and tests together.
+async fn lints() -> Result<()> {
+    cargo(["clippy", "--workspace", "--all-targets", "--release", "--", "-D", "warnings"]).await
+}
+
+/// What the tests run, for they do not build it.
+struct Programs {
+    component: PathBuf,
+    minispin_guest: PathBuf,
+}
+
+async fn build() -> Result<Programs> {
+    let component = build_component("task-api").await?;
+    let minispin_guest = build_component("minispin-guest").await?;
+    cargo(["build", "--workspace", "--release", "--bin", "kafka-sidecar", "--bin", "minispin"]).await?;
+    // Compiled apart from the run, so that the time of either can be seen.
+    cargo(["test", "--workspace", "--release", "--no-run"]).await?;
+    Ok(Programs { component, minispin_guest })
+}
+
+impl Programs {
+    fn tell(&self, tests: &mut Command) {
+        let Programs { component, minispin_guest } = self;
+        let variables: [(&str, &Path); 4] = [
+            ("E2E_COMPONENT", component),
+            ("E2E_MINISPIN", &program("minispin")),
+            ("E2E_SIDECAR", &program("kafka-sidecar")),
+            ("MINISPIN_GUEST", minispin_guest),
+        ];
+        tests.envs(variables);
+    }
+}
+
+async fn step<T>(name: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
+    say("Checking", name);
+    let started = Instant::now();
+    let done = work
+        .await
+        .with_context(|| format!("{name}: failed after {:.1} s", started.elapsed().as_secs_f32()))?;
+    say("Checked", format_args!("{name} in {:.1} s", started.elapsed().as_secs_f32()));
+    Ok(done)
+}
