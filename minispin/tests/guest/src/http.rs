@@ -10,7 +10,7 @@ use spin_sdk::{http, time, wit_bindgen};
 use crate::Outcome;
 
 /// Work that is left after a response takes this long before it shows.
-const LATER: Duration = Duration::from_millis(300);
+const LATER: Duration = Duration::from_millis(500);
 
 pub(crate) async fn call(query: &str) -> Outcome {
     let url = query.strip_prefix("url=").ok_or_else(|| json!("write it as ?url=…"))?;

@@ -28,7 +28,7 @@ async fn handle(request: Request) -> impl IntoResponse {
     let body = body.collect().await.map_or(Bytes::new(), |body| body.to_bytes());
     let path = parts.uri.path();
     let query = parts.uri.query().unwrap_or_default();
-    let outcome = match path.trim_start_matches('/').split_once('/') {
+    let outcome = match path.strip_prefix("/guest/").and_then(|call| call.split_once('/')) {
         Some(("pg", call)) => postgres::call(call, &body).await,
         Some(("redis", call)) => redis::call(call, &body).await,
         Some(("variables", name)) => variable(name).await,

@@ -81,8 +81,6 @@ pub(crate) async fn call(call: &str, body: &[u8]) -> Outcome {
         "execute" => {
             connection.execute_async(sql, params).await.map(Value::from).map_err(|error| refusal(&error))
         }
-        // Holds the connection until the client gives up.
-        "hold" => crate::hang().await,
         _ => query(&connection, call, sql, params).await,
     }
 }

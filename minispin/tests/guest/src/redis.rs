@@ -40,14 +40,16 @@ impl From<Argument> for String {
 
 pub(crate) async fn call(call: &str, body: &[u8]) -> Outcome {
     let Call { address, args } = serde_json::from_slice(body).map_err(|error| json!(error.to_string()))?;
-    let connection = Connection::open(address).await.map_err(|error| refusal(&error))?;
     if call == "open-many" {
-        return open_many(&args).await;
+        return Ok(open_many(&address).await);
     }
+    let connection = Connection::open(&address).await.map_err(|error| refusal(&error))?;
     let result = match call {
         "execute" => execute(&connection, args).await,
-        // Twice on one connection, with time for the test to take the server away in between.
-        "execute-again" => again(&connection, args).await,
+        "until-gone" => {
+            let list = args.into_iter().next().map(String::from).unwrap_or_default();
+            Ok(until_gone(&address, &connection, list).await)
+        }
         _ => shorthand(&connection, call, args.into_iter().map(Into::into).collect()).await,
     };
     result.map_err(|error| refusal(&error))
@@ -61,20 +63,14 @@ async fn execute(connection: &Connection, args: Vec<Argument>) -> Result<Value, 
     Ok(results.iter().map(value).collect())
 }
 
-/// `args`: a command that the server takes its connection's end from, then any other one.
-async fn again(connection: &Connection, args: Vec<Argument>) -> Result<Value, Error> {
-    let commands: Vec<String> = args.into_iter().map(Into::into).collect();
-    let mut outcomes = Vec::new();
-    for command in commands {
-        let mut words = command.split(' ').map(str::to_owned);
-        let name = words.next().unwrap_or_default();
-        let args: Vec<_> = words.map(|word| RedisParameter::Binary(word.into_bytes())).collect();
-        outcomes.push(match connection.execute(name, args).await {
-            Ok(results) => results.iter().map(value).collect(),
-            Err(error) => refusal(&error),
-        });
-    }
-    Ok(Value::Array(outcomes))
+/// Waits for a list that stays empty, until the server goes; then tries the connection once more, then a new one.
+async fn until_gone(address: &str, connection: &Connection, list: String) -> Value {
+    let list = RedisParameter::Binary(list.into_bytes());
+    let waiting = connection.execute("BLPOP", [list, RedisParameter::Int64(0)]).await;
+    let again = connection.execute("PING", []).await;
+    let reopened = Connection::open(address).await;
+    let errors = [waiting.err(), again.err(), reopened.err()];
+    errors.iter().map(|error| error.as_ref().map(refusal)).collect()
 }
 
 async fn shorthand(connection: &Connection, call: &str, args: Vec<String>) -> Result<Value, Error> {
@@ -95,18 +91,14 @@ async fn shorthand(connection: &Connection, call: &str, args: Vec<String>) -> Re
 }
 
 /// Opens connections and keeps them all, until one is refused.
-async fn open_many(args: &[Argument]) -> Outcome {
-    let [Argument::Text(address), Argument::Number(count)] = args else {
-        return Err(json!("args: address, count"));
-    };
+async fn open_many(address: &str) -> Value {
     let mut kept = Vec::new();
-    for _ in 0..*count {
+    loop {
         match Connection::open(address).await {
             Ok(connection) => kept.push(connection),
-            Err(error) => return Ok(json!({ "opened": kept.len(), "then": refusal(&error) })),
+            Err(error) => return json!({ "opened": kept.len(), "then": refusal(&error) }),
         }
     }
-    Ok(json!({ "opened": kept.len() }))
 }
 
 /// Kind and value, under the name that the WIT gives the kind.
