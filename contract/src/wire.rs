@@ -116,8 +116,10 @@ mod tests {
             time: Utc.timestamp_micros(1_700_000_000_000_001).single().unwrap(),
             traceparent: None,
             cache_stale: false,
-            payload: RawValue::from_string(r#"{"event_type": "TASK_CREATED",  "data": {"b":1,"a":2}}"#.into())
-                .unwrap(),
+            payload: RawValue::from_string(
+                r#"{"event_type": "TASK_CREATED",  "data": {"b":1,"a":2}}"#.into(),
+            )
+            .unwrap(),
         }
     }
 
