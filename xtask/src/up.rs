@@ -29,6 +29,8 @@ mod services; // PostgreSQL, Redis, Kafka, or Docker's
 mod host; // Spin or minispin
 mod http; // are you ready?
 
+/// Bootstrap servers and topic, for `consume`.
+const TOPIC: &str = "topic";
 const SIDECAR_PORT: u16 = 3001;
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// More than either gives to the requests and events that it still has.
@@ -38,6 +40,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     let mut stop = StopSignals::new()?;
     let dir = dir()?;
     let _lock = lock(&dir)?;
+    let _ = fs::remove_file(dir.join(TOPIC)); // of an earlier run
 
     let running = tokio::select! {
         running = start(&options, &dir) => running?,
@@ -69,7 +72,7 @@ pub(crate) fn running_topic() -> Result<Option<(String, String)>> {
         return Ok(None);
     }
     let written =
-        fs::read_to_string(dir.join("topic")).context("`cargo xtask up` has not come as far as Kafka yet")?;
+        fs::read_to_string(dir.join(TOPIC)).context("`cargo xtask up` has not come as far as Kafka yet")?;
     Ok(written.split_once('\n').map(|(bootstrap, topic)| (bootstrap.to_owned(), topic.to_owned())))
 }
 
@@ -92,7 +95,7 @@ async fn start(options: &Options, dir: &Path) -> Result<Running> {
 
     let token = token()?;
     let services = Services::start(options, dir, &token).await?;
-    fs::write(dir.join("topic"), format!("{}\n{}", services.bootstrap_servers, options.kafka_topic))?;
+    fs::write(dir.join(TOPIC), format!("{}\n{}", services.bootstrap_servers, options.kafka_topic))?;
     let (sidecar, sidecar_address) = if options.docker {
         (None, format!("127.0.0.1:{SIDECAR_PORT}"))
     } else {

@@ -1,6 +1,8 @@
 //! The services start, answer, and leave nothing behind: also where they are paused, killed, or their owner is.
 
+use std::io::{BufRead, BufReader};
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
 use std::time::Duration;
 
 use anyhow::{Context, Result};
@@ -9,8 +11,9 @@ use rskafka::client::partition::{Compression, UnknownTopicHandling};
 use rskafka::record::Record;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::time::timeout;
+use tokio::time::{sleep, timeout};
 use tokio_postgres::NoTls;
+use xtask::process::Process;
 use xtask::repository;
 use xtask::services::{Kafka, KafkaVersion, Postgres, Redis, Service, TopicReader};
 
@@ -35,7 +38,8 @@ async fn postgresql_keeps_its_data_through_a_kill_and_stands_still_while_paused(
     assert_eq!(n, 7);
 
     postgres.pause()?;
-    leaves_nothing(postgres.process().id(), postgres).await
+    leaves_nothing(postgres.process().id(), postgres);
+    Ok(())
 }
 
 #[tokio::test]
@@ -51,7 +55,8 @@ async fn redis_answers_stops_and_answers_again_on_the_same_port() -> Result<()> 
     assert!(timeout(Duration::from_millis(300), ping(port)).await.is_err());
     redis.resume()?;
     ping(port).await?;
-    leaves_nothing(redis.process().id(), redis).await
+    leaves_nothing(redis.process().id(), redis);
+    Ok(())
 }
 
 #[tokio::test]
@@ -62,6 +67,44 @@ async fn kafka_4_4_keeps_its_records_and_the_console_consumer_reads_them() -> Re
 #[tokio::test]
 async fn kafka_3_0_keeps_its_records_and_the_console_consumer_reads_them() -> Result<()> {
     kafka_keeps_its_records(KafkaVersion::V3_0).await
+}
+
+/// The owner is this test itself, started a second time with `OWNER` set.
+#[tokio::test]
+async fn what_a_killed_process_had_started_is_killed_and_so_is_what_it_had_paused() -> Result<()> {
+    const OWNER: &str = "XTASK_TEST_IS_OWNER";
+    let dir = repository::data_dir()?.join("test/xtask/owner");
+    repository::create_dir(&dir)?;
+    if std::env::var_os(OWNER).is_some() {
+        let running = Process::spawn("running", Command::new("sleep").arg("600"), &dir.join("log"))?;
+        let paused = Process::spawn("paused", Command::new("sleep").arg("600"), &dir.join("log"))?;
+        paused.pause()?;
+        println!("\n{} {}", running.id(), paused.id());
+        std::future::pending::<()>().await;
+    }
+    let mut owner = Command::new(std::env::current_exe()?)
+        .args([
+            "--exact",
+            "what_a_killed_process_had_started_is_killed_and_so_is_what_it_had_paused",
+            "--nocapture",
+        ])
+        .env(OWNER, "1")
+        .stdout(Stdio::piped())
+        .spawn()?;
+    let output = BufReader::new(owner.stdout.take().context("piped")?);
+    let is_ids =
+        |line: &String| line.split(' ').count() == 2 && line.split(' ').all(|id| id.parse::<u32>().is_ok());
+    let ids = output.lines().map_while(Result::ok).find(is_ids).context("the owner started nothing")?;
+    let alive = || ids.split(' ').any(|id| running(id.parse().unwrap()));
+    assert!(alive());
+    owner.kill()?;
+    owner.wait()?;
+    let gone = async {
+        while alive() {
+            sleep(Duration::from_millis(20)).await;
+        }
+    };
+    timeout(LIMIT, gone).await.context("children outlive their owner")
 }
 
 async fn kafka_keeps_its_records(version: KafkaVersion) -> Result<()> {
@@ -80,7 +123,8 @@ async fn kafka_keeps_its_records(version: KafkaVersion) -> Result<()> {
     let records = reader.wait_for(|records| records.len() == 2, LIMIT).await?;
     assert_eq!((records[1].offset, records[1].value.as_str()), (1, "after"));
     kafka.stop_all().await?;
-    leaves_nothing(kafka.process().id(), kafka).await
+    leaves_nothing(kafka.process().id(), kafka);
+    Ok(())
 }
 
 async fn create_topic(kafka: &Service) -> Result<()> {
@@ -116,10 +160,15 @@ async fn ping(port: u16) -> Result<()> {
 }
 
 /// Nothing that was started in `id`'s name is there once its owner has dropped it.
-async fn leaves_nothing<S>(id: u32, service: S) -> Result<()> {
+fn leaves_nothing<S>(id: u32, service: S) {
     drop(service);
-    assert!(!std::fs::exists(format!("/proc/{id}"))?, "process {id} is still there");
-    Ok(())
+    assert!(!running(id), "process {id} is still there");
+}
+
+fn running(id: u32) -> bool {
+    let stat = std::fs::read_to_string(format!("/proc/{id}/stat")).unwrap_or_default();
+    // A zombie runs no more; it waits for whoever adopted it.
+    stat.rsplit_once(") ").is_some_and(|(_, state)| !state.starts_with('Z'))
 }
 
 fn fresh_dir(name: &str) -> Result<PathBuf> {

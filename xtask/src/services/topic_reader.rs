@@ -1,9 +1,13 @@
 //! Reads a topic for a test, from its beginning, through Kafka's console consumer, which is started once per reader: a JVM
 //! per look at the topic would cost a second or two each time.
 
+use std::collections::HashMap;
 use std::fs::{self, File};
+use std::io::Read;
+use std::mem;
 use std::path::PathBuf;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail};
@@ -16,6 +20,7 @@ use crate::repository;
 /// Control characters, which JSON writes as escapes and keys and headers do not have.
 const FIELD: &str = "\u{1f}";
 const HEADER: &str = "\u{1e}";
+const RECORDS_SHOWN_MAX: usize = 10;
 const POLL_INTERVAL: Duration = Duration::from_millis(20);
 
 /// A record as it stands on the topic. Key and value are text; one that is not there (null) reads `null`.
@@ -41,6 +46,16 @@ impl TopicRecord {
 pub struct TopicReader {
     dir: PathBuf,
     process: Process,
+    output: Mutex<Output>,
+}
+
+/// How far the console consumer's output is read: a topic of many records is not parsed anew at each look.
+struct Output {
+    file: File,
+    unfinished_line: Vec<u8>,
+    /// The next offset of each partition.
+    positions: HashMap<i32, i64>,
+    records: Vec<TopicRecord>,
 }
 
 impl TopicReader {
@@ -63,14 +78,14 @@ impl TopicReader {
         }
         command.stdout(File::create(dir.join("records"))?);
         let process = Process::spawn_with_stdout("the console consumer", &mut command, &dir.join("log"))?;
-        Ok(TopicReader { dir, process })
+        let file = File::open(dir.join("records"))?;
+        let output = Mutex::new(Output::new(file));
+        Ok(TopicReader { dir, process, output })
     }
 
     /// What was read so far; in the order of their offsets within a partition, in no order between partitions.
     pub fn records(&self) -> Result<Vec<TopicRecord>> {
-        let text = fs::read(self.dir.join("records"))?;
-        let complete = text.iter().rposition(|byte| *byte == b'\n').map_or(0, |end| end + 1);
-        String::from_utf8_lossy(&text[..complete]).lines().map(parse).collect()
+        self.look(<[_]>::to_vec)
     }
 
     /// All that was read, once that is `enough`. The error after `limit` shows what there was.
@@ -82,22 +97,53 @@ impl TopicReader {
         let deadline = Instant::now() + limit;
         loop {
             let exited = self.process.exit_status();
-            let records = self.records()?;
-            if enough(&records) {
+            if let Some(records) = self.look(|records| enough(records).then(|| records.to_vec()))? {
                 return Ok(records);
             }
             if let Some(status) = exited {
                 bail!("the console consumer ended ({status})\n{}", self.process.log_tail());
             }
             if Instant::now() > deadline {
+                let records = self.records()?;
+                let last = &records[records.len().saturating_sub(RECORDS_SHOWN_MAX)..];
                 bail!(
-                    "not what was waited for within {limit:?}, but {} records: {records:#?}\n{}",
+                    "not what was waited for within {limit:?}, but {} records, the last of them {last:#?}\n{}",
                     records.len(),
                     self.process.log_tail()
                 );
             }
             sleep(POLL_INTERVAL).await;
         }
+    }
+
+    fn look<T>(&self, at: impl FnOnce(&[TopicRecord]) -> T) -> Result<T> {
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        output.read_on()?;
+        Ok(at(&output.records))
+    }
+}
+
+impl Output {
+    fn new(file: File) -> Output {
+        Output { file, unfinished_line: Vec::new(), positions: HashMap::new(), records: Vec::new() }
+    }
+
+    fn read_on(&mut self) -> Result<()> {
+        self.file.read_to_end(&mut self.unfinished_line)?;
+        let Some(end) = self.unfinished_line.iter().rposition(|byte| *byte == b'\n') else { return Ok(()) };
+        let rest = self.unfinished_line.split_off(end + 1);
+        let lines = mem::replace(&mut self.unfinished_line, rest);
+        for line in String::from_utf8_lossy(&lines).lines() {
+            let record = parse(line)?;
+            // A consumer that lost its group, as happens while a broker is down, begins anew. A record that was read twice
+            // must not look like one that was written twice.
+            let position = self.positions.entry(record.partition).or_default();
+            if record.offset >= *position {
+                *position = record.offset + 1;
+                self.records.push(record);
+            }
+        }
+        Ok(())
     }
 }
 
@@ -157,6 +203,24 @@ mod tests {
                 value: "{\"a\": \"\t,:\"}".to_owned(),
             }
         );
+    }
+
+    #[test]
+    fn a_record_that_is_read_again_is_not_told_twice() {
+        let path = std::env::temp_dir().join(format!("topic-reader-test-{}", std::process::id()));
+        let line = |partition: i32, offset: i64| {
+            format!(
+                "CreateTime:1\u{1f}Partition:{partition}\u{1f}Offset:{offset}\u{1f}NO_HEADERS\u{1f}k\u{1f}v"
+            )
+        };
+        let lines =
+            [line(0, 0), line(0, 1), line(1, 0), line(0, 0), line(0, 1), line(0, 2), line(1, 1)].join("\n");
+        fs::write(&path, lines).unwrap();
+        let mut output = Output::new(File::open(&path).unwrap());
+        output.read_on().unwrap();
+        let read: Vec<_> = output.records.iter().map(|record| (record.partition, record.offset)).collect();
+        assert_eq!(read, [(0, 0), (0, 1), (1, 0), (0, 2)], "and the last line is not finished");
+        fs::remove_file(path).unwrap();
     }
 
     #[test]
