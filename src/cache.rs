@@ -1,8 +1,10 @@
 //! What readers may see without asking PostgreSQL: never an older state than a finished write left.
 //!
-//! Lists are the fields of one hash, which every write drops whole. A reader that misses plants a
-//! lease in the hash before it asks PostgreSQL, and stores its answer only if that lease is still
-//! there: a write in between has dropped it, and with it the right to store what is old by now.
+//! What is cached is a field of a hash: each list a field of one hash, each task alone in its own. A
+//! reader that misses plants a lease in the hash before it asks PostgreSQL, and stores its answer only
+//! if that lease is still there. A write drops the hashes that it makes stale, and their leases with
+//! them: what was read before it can not be stored after it, however slow the reader, and not even
+//! after Redis has forgotten everything in between, which comparing versions would not notice.
 //!
 //! Redis is never needed: whatever fails here, readers go to PostgreSQL, and a drop that failed
 //! travels with the event to the sidecar, which repeats it.
@@ -19,8 +21,12 @@ use uuid::Uuid;
 use crate::deadline::{TimedOut, within};
 use crate::log;
 
-/// Lists kept at once; the next ones are answered from PostgreSQL until a write drops them all.
-const LISTS_MAX: i64 = 1_000;
+/// Fields of one hash at most: lists kept at once. The next ones are answered from PostgreSQL until a
+/// write drops them all.
+const FIELDS_MAX: i64 = 1_000;
+
+/// The field of a task in its hash.
+const TASK: &str = "task";
 
 const LEASE: &str = "lease";
 
@@ -31,8 +37,8 @@ if redis.call('HSETNX', KEYS[1], 'lease', ARGV[1]) == 1 then
 end
 return redis.call('HGET', KEYS[1], 'lease')";
 
-/// Stores a list under the lease that its reader took. ARGV: lease, field, list, fields at most.
-const STORE_LIST: &str = "
+/// Stores an answer under the lease that its reader took. ARGV: lease, field, answer, fields at most.
+const STORE: &str = "
 if redis.call('HGET', KEYS[1], 'lease') == ARGV[1] and redis.call('HLEN', KEYS[1]) < tonumber(ARGV[4]) then
   redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
 end
@@ -53,8 +59,8 @@ pub struct Cache {
     failing: Cell<bool>,
 }
 
-/// What a reader of lists found.
-pub enum Lists {
+/// What a reader found.
+pub enum Cached {
     Hit(Vec<u8>),
     /// The answer may be stored under this lease.
     Miss(Lease),
@@ -62,7 +68,12 @@ pub enum Lists {
     Unavailable,
 }
 
-pub struct Lease(Vec<u8>);
+/// The right to store one answer, until a write takes it away.
+pub struct Lease {
+    key: String,
+    field: String,
+    token: Vec<u8>,
+}
 
 /// What became of a drop.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -103,67 +114,58 @@ impl Cache {
         }
     }
 
-    /// To be called after the commit and before the response of every write.
-    pub async fn drop_lists(&self) -> Dropped {
-        match self.command("DEL", vec![binary(lists_key(&self.prefix))]).await {
+    /// Drops the lists and these tasks: to be called after the commit and before the response of every
+    /// write, with the tasks that were there before it.
+    pub async fn drop_stale(&self, changed: &[Uuid]) -> Dropped {
+        let tasks = changed.iter().map(|id| task_key(&self.prefix, *id));
+        let keys = std::iter::once(lists_key(&self.prefix)).chain(tasks).map(binary).collect();
+        match self.command("DEL", keys).await {
             Ok(_) => Dropped::Done,
             Err(Unanswered) => Dropped::Left,
         }
     }
 
-    pub async fn list(&self, query: &str) -> Lists {
-        self.find_list(query).await.unwrap_or(Lists::Unavailable)
+    pub async fn list(&self, query: &str) -> Cached {
+        self.find(lists_key(&self.prefix), query).await.unwrap_or(Cached::Unavailable)
     }
 
-    pub async fn store_list(&self, lease: Lease, query: &str, list: &str) {
+    pub async fn task(&self, id: Uuid) -> Cached {
+        self.find(task_key(&self.prefix, id), TASK).await.unwrap_or(Cached::Unavailable)
+    }
+
+    pub async fn store(&self, lease: Lease, answer: &[u8]) {
         let arguments = vec![
-            binary(STORE_LIST),
+            binary(STORE),
             RedisParameter::Int64(1),
-            binary(lists_key(&self.prefix)),
-            RedisParameter::Binary(lease.0),
-            binary(query),
-            binary(list),
-            RedisParameter::Int64(LISTS_MAX),
+            binary(lease.key),
+            RedisParameter::Binary(lease.token),
+            binary(lease.field),
+            binary(answer),
+            RedisParameter::Int64(FIELDS_MAX),
         ];
         // Not stored is not wrong: the next reader tries again.
         let _: Result<_, Unanswered> = self.command("EVAL", arguments).await;
     }
 
-    /// The task as JSON, if it is cached.
-    pub async fn task(&self, id: Uuid) -> Option<Vec<u8>> {
-        let reply = self.command("GET", vec![binary(task_key(&self.prefix, id))]).await.ok()?;
-        reply.into_iter().next().and_then(bytes)
-    }
-
-    pub async fn store_task(&self, id: Uuid, task: &str) {
-        let arguments = vec![
-            binary(task_key(&self.prefix, id)),
-            binary(task),
-            binary("EX"),
-            RedisParameter::Int64(self.ttl_s()),
-        ];
-        let _: Result<_, Unanswered> = self.command("SET", arguments).await;
-    }
-
-    async fn find_list(&self, query: &str) -> Result<Lists, Unanswered> {
-        let key = lists_key(&self.prefix);
-        let reply = self.command("HMGET", vec![binary(&key), binary(query), binary(LEASE)]).await?;
+    async fn find(&self, key: String, field: &str) -> Result<Cached, Unanswered> {
+        let miss = |key, token| Cached::Miss(Lease { key, field: field.to_owned(), token });
+        let reply = self.command("HMGET", vec![binary(&key), binary(field), binary(LEASE)]).await?;
         let mut values = reply.into_iter().map(bytes);
         match (values.next().flatten(), values.next().flatten()) {
-            (Some(list), _) => return Ok(Lists::Hit(list)),
-            (None, Some(lease)) => return Ok(Lists::Miss(Lease(lease))),
+            (Some(answer), _) => return Ok(Cached::Hit(answer)),
+            (None, Some(token)) => return Ok(miss(key, token)),
             (None, None) => {}
         }
         let arguments = vec![
             binary(TAKE_LEASE),
             RedisParameter::Int64(1),
-            binary(key),
+            binary(&key),
             binary(Uuid::now_v7().to_string()),
-            RedisParameter::Int64(self.ttl_s()),
+            RedisParameter::Int64(i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX)),
         ];
         let reply = self.command("EVAL", arguments).await?;
-        let lease = reply.into_iter().next().and_then(bytes);
-        Ok(lease.map_or(Lists::Unavailable, |lease| Lists::Miss(Lease(lease))))
+        let token = reply.into_iter().next().and_then(bytes);
+        Ok(token.map_or(Cached::Unavailable, |token| miss(key, token)))
     }
 
     /// Sends one command, within the timeout; if the kept connection fails, once more on a new one.
@@ -209,10 +211,6 @@ impl Cache {
         let connection = Rc::new(Connection::open(&self.redis_url).await?);
         self.connection.replace(Some(connection.clone()));
         connection.execute(name, arguments).await
-    }
-
-    fn ttl_s(&self) -> i64 {
-        i64::try_from(self.ttl.as_secs()).unwrap_or(i64::MAX)
     }
 }
 

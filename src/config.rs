@@ -1,6 +1,7 @@
 //! Configuration of the component: Spin variables, read once per instance.
 //! `spin.toml` holds the defaults; README.md has the table.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use spin_sdk::variables;
@@ -29,7 +30,16 @@ pub struct Config {
     pub sidecar_timeout: Duration,
     /// For a request's body to arrive.
     pub body_timeout: Duration,
+    /// Writes must say with If-Match which version they are meant for.
+    pub require_if_match: bool,
+    /// Hashes of the bearer tokens that open the API; none: it is open.
+    pub api_tokens: Arc<[TokenHash]>,
+    /// Origins whose pages may use the API; `*` for all.
+    pub cors_origins: Vec<String>,
 }
+
+/// SHA-256 of a token.
+pub type TokenHash = [u8; 32];
 
 /// A value that does not print.
 pub struct Secret(String);
@@ -56,6 +66,10 @@ pub enum ConfigError {
     },
     #[error("variable {name} is {value:?}, but must be a whole number from {min} to {max}")]
     Number { name: &'static str, value: String, min: u64, max: u64 },
+    #[error("variable {name} is {value:?}, but must be true or false")]
+    Bool { name: &'static str, value: String },
+    #[error("variable {name} must be SHA-256 hashes of 64 hexadecimal digits, separated by commas")]
+    Hash { name: &'static str },
 }
 
 impl Config {
@@ -72,6 +86,9 @@ impl Config {
             sidecar_token: Secret(text("sidecar_token").await?),
             sidecar_timeout: millis("sidecar_timeout_ms", 10..=60_000).await?,
             body_timeout: millis("body_timeout_ms", 10..=600_000).await?,
+            require_if_match: boolean("require_if_match").await?,
+            api_tokens: hashes("api_token_hashes").await?,
+            cors_origins: list("cors_origins").await?,
         })
     }
 }
@@ -81,6 +98,26 @@ async fn text(name: &'static str) -> Result<String, ConfigError> {
         .await
         .map_err(|source| ConfigError::Host { name, source })?
         .map_err(|source| ConfigError::Variable { name, source })
+}
+
+async fn boolean(name: &'static str) -> Result<bool, ConfigError> {
+    let value = text(name).await?;
+    value.parse().map_err(|_not_a_bool| ConfigError::Bool { name, value })
+}
+
+/// Separated by commas; empty for none.
+async fn list(name: &'static str) -> Result<Vec<String>, ConfigError> {
+    let value = text(name).await?;
+    Ok(value.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
+}
+
+async fn hashes(name: &'static str) -> Result<Arc<[TokenHash]>, ConfigError> {
+    let hash = |text: &String| {
+        let mut hash = TokenHash::default();
+        hex::decode_to_slice(text, &mut hash).map_err(|_not_a_hash| ConfigError::Hash { name })?;
+        Ok(hash)
+    };
+    list(name).await?.iter().map(hash).collect()
 }
 
 async fn millis(name: &'static str, range: std::ops::RangeInclusive<u64>) -> Result<Duration, ConfigError> {

@@ -3,10 +3,10 @@
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
-use contract::{BATCH_CONTENT_TYPE, EVENTS_PATH, Event};
-use http::{Request, header};
+use contract::{BATCH_CONTENT_TYPE, EVENTS_PATH, Event, Receipt, Receipts};
+use http::{Request, StatusCode, header};
 use spin_sdk::http::FullBody;
 use spin_sdk::http::body::IncomingBodyExt as _;
 use spin_sdk::wit_bindgen;
@@ -18,6 +18,9 @@ use crate::log;
 /// One request to the sidecar: well below what it takes at once.
 const BATCH_EVENTS_MAX: usize = 64;
 const BATCH_PAYLOAD_BYTES_MAX: usize = 512 * 1024;
+
+/// What a forward gets at least, however little is left of a wait: enough to be handed over.
+const SEND_TIME_MIN: Duration = Duration::from_millis(200);
 
 pub struct Forwarder {
     url: String,
@@ -36,7 +39,7 @@ enum ForwardError {
     #[error("{0}")]
     Http(String),
     #[error("the sidecar answered {0}")]
-    Status(http::StatusCode),
+    Status(StatusCode),
 }
 
 impl Forwarder {
@@ -71,24 +74,45 @@ impl Forwarder {
             if batch.is_empty() {
                 return;
             }
-            match self.send(&batch).await {
-                Ok(()) => {
-                    if self.failing.replace(false) {
-                        log::info("the sidecar takes events again");
-                    }
-                }
-                Err(error) => {
-                    if !self.failing.replace(true) {
-                        log::warn("the sidecar does not take events: they are left to its sweep", &error);
-                    }
-                }
-            }
+            let answer = self.send(&batch, None).await;
+            self.note(answer.as_ref().err());
         }
     }
 
-    async fn send(&self, batch: &[Event]) -> Result<(), ForwardError> {
+    /// Forwards the events and waits for the broker's ack, so long and no longer. Gives back the receipts
+    /// of those that are on the topic; the others are on their way, this time or with the sweep.
+    pub async fn forward_and_wait(&self, events: Vec<Event>, wait: Duration) -> Vec<Receipt> {
+        let deadline = Instant::now() + wait;
+        let mut waiting = events;
+        let mut receipts = Vec::new();
+        while !waiting.is_empty() {
+            let batch = next_batch(&mut waiting);
+            let left = deadline.saturating_duration_since(Instant::now());
+            let answer = self.send(&batch, Some(left)).await;
+            self.note(answer.as_ref().err());
+            receipts.extend(answer.unwrap_or_default());
+        }
+        receipts
+    }
+
+    fn note(&self, error: Option<&ForwardError>) {
+        match error {
+            None if self.failing.replace(false) => log::info("the sidecar takes events again"),
+            Some(error) if !self.failing.replace(true) => {
+                log::warn("the sidecar does not take events: they are left to its sweep", error);
+            }
+            _ => {}
+        }
+    }
+
+    async fn send(&self, batch: &[Event], wait: Option<Duration>) -> Result<Vec<Receipt>, ForwardError> {
         let body = serde_json::to_vec(batch).map_err(|error| ForwardError::Http(error.to_string()))?;
-        let request = Request::post(&self.url)
+        let mut request = Request::post(&self.url);
+        if let Some(wait) = wait {
+            // Whole seconds, as the preference has them; the deadline below is the exact one.
+            request = request.header("prefer", format!("wait={}", wait.as_secs() + 1));
+        }
+        let request = request
             .header(header::AUTHORIZATION, &self.authorization)
             .header(header::CONTENT_TYPE, BATCH_CONTENT_TYPE)
             .header(header::CONTENT_LENGTH, body.len())
@@ -98,13 +122,20 @@ impl Forwarder {
             let response = spin_sdk::http::send(request).await?;
             let status = response.status();
             // Read to its end, so that the host can use the connection again.
-            response.into_body().bytes().await?;
-            Ok(status)
+            let body = response.into_body().bytes().await?;
+            Ok((status, body))
         };
-        let status = within(self.timeout, exchange)
+        let limit = wait.map_or(self.timeout, |wait| wait.max(SEND_TIME_MIN));
+        let (status, body) = within(limit, exchange)
             .await?
             .map_err(|error: spin_sdk::http::Error| ForwardError::Http(error.to_string()))?;
-        if status.is_success() { Ok(()) } else { Err(ForwardError::Status(status)) }
+        match status {
+            StatusCode::OK => serde_json::from_slice(&body)
+                .map(|Receipts { receipts }| receipts)
+                .map_err(|error| ForwardError::Http(error.to_string())),
+            StatusCode::ACCEPTED => Ok(Vec::new()),
+            refused => Err(ForwardError::Status(refused)),
+        }
     }
 }
 

@@ -1,15 +1,19 @@
 //! What an instance keeps between its requests. Spin serves up to 16 requests at once and 128 in all
 //! with one instance, interleaved on one thread: no borrow of a cell is held across an await.
 
-use std::cell::OnceCell;
+use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
 
+use axum::Router;
+
+use crate::api;
 use crate::cache::Cache;
 use crate::config::{Config, ConfigError};
 use crate::forward::Forwarder;
 use crate::store::Store;
 
 pub struct Instance {
+    pub router: RefCell<Router>,
     pub config: Config,
     pub store: Store,
     pub cache: Cache,
@@ -42,6 +46,7 @@ impl Instance {
         );
         let token = config.sidecar_token.expose();
         let forwarder = Rc::new(Forwarder::new(&config.sidecar_url, token, config.sidecar_timeout));
-        Instance { config, store, cache, forwarder }
+        let router = RefCell::new(api::router(&config));
+        Instance { router, config, store, cache, forwarder }
     }
 }

@@ -4,7 +4,10 @@
 //! Kafka are up is of no account to it. ARCHITECTURE.md draws the path of a request.
 
 mod api; // HTTP in
-mod task; // valid, or refused
+mod headers; // what a request asks for: in its headers,
+mod query; // in its query,
+mod fields; // and in its body, valid or refused
+mod task; // a task, and the events of what happens to it
 mod store; // task and event, one statement
 mod cache; // what readers may see
 mod forward; // tell the sidecar
@@ -14,24 +17,34 @@ mod config;
 mod deadline;
 mod log;
 
-use std::cell::RefCell;
-
-use axum::Router;
-use http::{HeaderValue, Response, header};
+use axum::response::IntoResponse as _;
+use http::{HeaderName, HeaderValue, Response, header};
 use http_body_util::{BodyExt as _, Full};
-use spin_sdk::http::{IntoResponse as _, Request};
+use spin_sdk::http::Request;
 use spin_sdk::wasip3::http::types::{ErrorCode, Response as WasiResponse};
+use spin_sdk::wasip3::http_compat::http_into_wasi_response;
 use spin_sdk::wit_bindgen;
 use tower_service::Service as _;
 
-thread_local! {
-    static ROUTER: RefCell<Router> = RefCell::new(api::router());
-}
+use problem::{Accept, Problem};
+
+const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 #[spin_sdk::http_service]
 async fn handle(request: Request) -> Result<WasiResponse, ErrorCode> {
-    let answer = ROUTER.with(|router| router.borrow_mut().call(request));
-    let Ok(response) = answer.await;
+    let request_id = headers::request_id(request.headers());
+    let accept = Accept::of(request.headers());
+    let answer = match instance::get().await {
+        Ok(instance) => {
+            let answer = instance.router.borrow_mut().call(request);
+            let Ok(response) = answer.await;
+            response
+        }
+        Err(error) => Problem::Config(error).into_response(),
+    };
+    let mut response = problem::render(answer, accept, &request_id);
+    let id = HeaderValue::from_str(&request_id).expect("a request id is plain text");
+    response.headers_mut().insert(X_REQUEST_ID, id);
     send(response).await
 }
 
@@ -45,10 +58,14 @@ async fn send(response: axum::response::Response) -> Result<WasiResponse, ErrorC
     let (mut parts, body) = response.into_parts();
     let body =
         body.collect().await.map_err(|error| ErrorCode::InternalError(Some(error.to_string())))?.to_bytes();
-    if !parts.headers.contains_key(header::CONTENT_LENGTH) {
+    // A 204 or a 304 has no body, and a length would be wrong (RFC 9110, section 8.6).
+    let is_bodiless = matches!(parts.status.as_u16(), 204 | 304);
+    if is_bodiless {
+        parts.headers.remove(header::CONTENT_LENGTH);
+    } else if !parts.headers.contains_key(header::CONTENT_LENGTH) {
         parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
-    let response = Response::from_parts(parts, Full::new(body)).into_response()?;
+    let response = http_into_wasi_response(Response::from_parts(parts, Full::new(body)))?;
     wit_bindgen::yield_async().await;
     Ok(response)
 }

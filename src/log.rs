@@ -7,20 +7,23 @@ use contract::timestamp;
 use serde_json::json;
 
 pub fn info(message: &str) {
-    line("INFO", message, None);
+    line("INFO", message, None, None);
 }
 
 pub fn warn(message: &str, error: &dyn Error) {
-    line("WARN", message, Some(error));
+    line("WARN", message, None, Some(error));
 }
 
-pub fn error(message: &str, error: &dyn Error) {
-    line("ERROR", message, Some(error));
+pub fn error(message: &str, request_id: &str, error: &dyn Error) {
+    line("ERROR", message, Some(request_id), Some(error));
 }
 
-fn line(level: &str, message: &str, error: Option<&dyn Error>) {
+fn line(level: &str, message: &str, request_id: Option<&str>, error: Option<&dyn Error>) {
     let mut line =
         json!({ "timestamp": timestamp::to_text(&timestamp::now()), "level": level, "message": message });
+    if let Some(request_id) = request_id {
+        line["request_id"] = request_id.into();
+    }
     if let Some(error) = error {
         let mut text = error.to_string();
         let mut cause = error.source();

@@ -1,17 +1,18 @@
-//! Every error that a client can see: problem details (RFC 9457), from one exhaustive match.
-//! Causes go to the log and never to the client.
+//! Every error that a client can see, from one exhaustive match: problem details (RFC 9457), or what
+//! FastAPI would answer for clients that ask for it. Causes go to the log and never to the client.
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderValue, StatusCode, header};
 use serde::Serialize;
+use serde_json::{Value, json};
+use std::sync::Arc;
 use thiserror::Error;
 
-use crate::api::BODY_BYTES_MAX;
 use crate::config::ConfigError;
+use crate::fields::{Invalid, Place};
 use crate::log;
 use crate::store::StoreError;
-use crate::task::Invalid;
 
 /// What a client is asked to wait before it repeats a request.
 const RETRY_AFTER_S: u16 = 1;
@@ -22,6 +23,8 @@ pub enum Problem {
     Malformed(String),
     #[error("the body did not arrive: {0}")]
     Incomplete(String),
+    #[error("a bearer token is needed (RFC 6750)")]
+    Unauthorized,
     #[error("there is nothing at this path")]
     NotFound,
     #[error("there is no task with this id")]
@@ -30,37 +33,115 @@ pub enum Problem {
     MethodNotAllowed,
     #[error("the body took too long to arrive")]
     BodyTimeout,
-    #[error("the body is larger than {} KiB", BODY_BYTES_MAX / 1024)]
-    TooLarge,
-    #[error("send the task as application/json")]
-    UnsupportedMediaType,
+    #[error("the first request with this Idempotency-Key is still in work")]
+    InWork,
+    #[error("the task has another version by now; read it again")]
+    PreconditionFailed,
+    #[error("the body is larger than {0} KiB")]
+    TooLarge(usize),
+    #[error("send the body as {0}")]
+    UnsupportedMediaType(&'static str),
     #[error("the request is not valid; errors lists every reason")]
     Invalid(Vec<Invalid>),
+    #[error("this Idempotency-Key was used for another request; each request needs its own")]
+    KeyReused,
+    #[error("a write needs If-Match with the version that it is meant for")]
+    PreconditionRequired,
     #[error("the service is not configured")]
     Config(#[from] ConfigError),
     #[error("the database cannot be used")]
     Store(#[from] StoreError),
 }
 
+/// An error on its way to [`render`], which knows what the client wants to read.
+#[derive(Clone)]
+struct Stashed(Arc<Problem>);
+
+/// RFC 9457, section 3.1, and two members of our own.
 #[derive(Serialize)]
 struct Details<'a> {
     title: &'a str,
     status: u16,
     detail: String,
+    request_id: &'a str,
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     errors: &'a [Invalid],
+}
+
+impl IntoResponse for Problem {
+    fn into_response(self) -> Response {
+        let mut response = self.status().into_response();
+        response.extensions_mut().insert(Stashed(Arc::new(self)));
+        response
+    }
+}
+
+/// Fills in the body of an error, and logs what is a failure of ours.
+pub fn render(mut response: Response, accept: Accept, request_id: &str) -> Response {
+    let Some(Stashed(problem)) = response.extensions_mut().remove() else {
+        return response;
+    };
+    let status = response.status();
+    if status.is_server_error() {
+        log::error("a request failed", request_id, &*problem);
+    }
+    let (media_type, body) = match accept {
+        Accept::Problem => ("application/problem+json", problem.details(request_id)),
+        Accept::FastApi => ("application/json", problem.as_fastapi()),
+    };
+    let headers = response.headers_mut();
+    headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
+    headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+    if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT) {
+        headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+    }
+    if status == StatusCode::UNAUTHORIZED {
+        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
+    }
+    headers.remove(header::CONTENT_LENGTH);
+    *response.body_mut() = Body::from(body.to_string());
+    response
+}
+
+/// In what form a client reads errors.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Accept {
+    Problem,
+    FastApi,
+}
+
+impl Accept {
+    /// FastAPI's form is for who asks for `application/json` by name and not for problem details.
+    pub fn of(headers: &HeaderMap) -> Accept {
+        let accepts = |media_type: &str| {
+            let values = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
+            let mut ranges = values.flat_map(|value| value.split(','));
+            ranges.any(|range| {
+                range.split(';').next().is_some_and(|range| range.trim().eq_ignore_ascii_case(media_type))
+            })
+        };
+        if accepts("application/json") && !accepts("application/problem+json") {
+            Accept::FastApi
+        } else {
+            Accept::Problem
+        }
+    }
 }
 
 impl Problem {
     fn status(&self) -> StatusCode {
         match self {
             Problem::Malformed(_) | Problem::Incomplete(_) => StatusCode::BAD_REQUEST,
+            Problem::Unauthorized => StatusCode::UNAUTHORIZED,
             Problem::NotFound | Problem::NoSuchTask => StatusCode::NOT_FOUND,
             Problem::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Problem::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
-            Problem::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Problem::UnsupportedMediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Problem::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
+            Problem::InWork => StatusCode::CONFLICT,
+            Problem::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            Problem::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
+            Problem::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Problem::Invalid(_) | Problem::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Problem::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
             Problem::Config(_) | Problem::Store(StoreError::Refused(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Problem::Store(StoreError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
         }
@@ -69,38 +150,94 @@ impl Problem {
     fn detail(&self) -> String {
         match self {
             Problem::Config(_) | Problem::Store(StoreError::Refused(_)) => {
-                "something is wrong with this service; its log has the reason".to_owned()
+                "something is wrong with this service; its log has the reason under the request's id"
+                    .to_owned()
             }
             Problem::Store(StoreError::Unavailable(_)) => {
                 "the database cannot be reached at the moment; whether a write took place is not known, \
-                 so look before you repeat it"
+                 so look before you repeat it, or repeat it with its Idempotency-Key"
                     .to_owned()
             }
             told => told.to_string(),
         }
     }
+
+    fn errors(&self) -> &[Invalid] {
+        match self {
+            Problem::Invalid(errors) => errors,
+            _ => &[],
+        }
+    }
+
+    fn details(&self, request_id: &str) -> Value {
+        let status = self.status();
+        json!(Details {
+            title: status.canonical_reason().unwrap_or_default(),
+            status: status.as_u16(),
+            detail: self.detail(),
+            request_id,
+            errors: self.errors(),
+        })
+    }
+
+    /// `detail` is a text, or for a 422 a list of what is wrong, each with where it is.
+    fn as_fastapi(&self) -> Value {
+        let item = |invalid: &Invalid| {
+            let loc: Vec<Value> = match &invalid.place {
+                Place::Parameter(name) if name == "id" => vec!["path".into(), name.as_str().into()],
+                Place::Parameter(name) => vec!["query".into(), name.as_str().into()],
+                Place::Header(name) => vec!["header".into(), name.as_str().into()],
+                Place::Pointer(pointer) => {
+                    let steps = pointer.split('/').skip(1).map(|step| match step.parse::<u64>() {
+                        Ok(index) => index.into(),
+                        Err(_) => step.replace("~1", "/").replace("~0", "~").into(),
+                    });
+                    std::iter::once("body".into()).chain(steps).collect()
+                }
+            };
+            json!({ "loc": loc, "msg": invalid.detail, "type": invalid.code })
+        };
+        match self {
+            Problem::Invalid(errors) => json!({ "detail": errors.iter().map(item).collect::<Vec<_>>() }),
+            other => json!({ "detail": other.detail() }),
+        }
+    }
 }
 
-impl IntoResponse for Problem {
-    fn into_response(self) -> Response {
-        let status = self.status();
-        if status.is_server_error() {
-            log::error("a request failed", &self);
-        }
-        let errors = match &self {
-            Problem::Invalid(errors) => errors.as_slice(),
-            _ => &[],
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn fastapis_form_is_for_who_asks_for_json_and_not_for_problems() {
+        let of = |accept: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
+            Accept::of(&headers)
         };
-        let title = status.canonical_reason().unwrap_or_default();
-        let details = Details { title, status: status.as_u16(), detail: self.detail(), errors };
-        let body = serde_json::to_vec(&details).expect("details have only string keys");
-        let mut response = Response::new(Body::from(body));
-        *response.status_mut() = status;
-        let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"));
-        if status == StatusCode::SERVICE_UNAVAILABLE {
-            headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
+        assert_eq!(of("application/json"), Accept::FastApi);
+        assert_eq!(of("text/html, Application/JSON;q=0.9"), Accept::FastApi);
+        for accept in
+            ["*/*", "application/*", "application/problem+json", "application/json, application/problem+json"]
+        {
+            assert_eq!(of(accept), Accept::Problem, "{accept}");
         }
-        response
+        assert_eq!(Accept::of(&HeaderMap::new()), Accept::Problem);
+    }
+
+    #[test]
+    fn fastapis_form_names_places_its_own_way() {
+        let invalid = |place| Invalid { place, detail: "no".into(), code: "value" };
+        let problem = Problem::Invalid(vec![
+            invalid(Place::Pointer("/0/a~1b".into())),
+            invalid(Place::Parameter("limit".into())),
+        ]);
+        assert_eq!(
+            problem.as_fastapi(),
+            json!({ "detail": [
+                { "loc": ["body", 0, "a/b"], "msg": "no", "type": "value" },
+                { "loc": ["query", "limit"], "msg": "no", "type": "value" },
+            ]})
+        );
     }
 }

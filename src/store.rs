@@ -8,17 +8,14 @@ use std::rc::{Rc, Weak};
 use std::time::Duration;
 
 use anyhow::anyhow;
-use contract::{Event, timestamp};
-use spin_sdk::pg::{Connection, DbValue, Error as PgError, ParameterValue, PgError as HostError, QueryError};
+use spin_sdk::pg::{Connection, Error as PgError, ParameterValue, PgError as HostError, QueryError, Row};
 use thiserror::Error;
-use uuid::Uuid;
 
 use crate::deadline::{TimedOut, within};
-use crate::task::Task;
 
-const INSERT_TASK: &str = include_str!("store/insert_task.sql");
-const SELECT_TASK: &str = include_str!("store/select_task.sql");
-const LIST_TASKS: &str = include_str!("store/list_tasks.sql");
+mod statements; // the use cases, and what they ask and answer
+
+pub use statements::{Changed, Deleted, Found, Inserted};
 
 pub struct Store {
     database_url: String,
@@ -49,39 +46,6 @@ enum Failure {
 impl Store {
     pub fn new(database_url: String, timeout: Duration) -> Store {
         Store { database_url, timeout, connection: RefCell::default() }
-    }
-
-    /// Commits a new task and its event. Safe to repeat: the second time it does nothing.
-    pub async fn insert_task(&self, task: &Task, event: &Event) -> Result<(), StoreError> {
-        let parameters = vec![
-            uuid(task.id),
-            text(&task.title),
-            optional(task.description.as_deref()),
-            text(task.status.as_str()),
-            text(&timestamp::to_text(&task.created_at)),
-            uuid(event.id),
-            text(event.event_type.as_str()),
-            text(event.payload.get()),
-            optional(event.traceparent.as_deref()),
-        ];
-        self.run(async |connection| {
-            connection.execute(INSERT_TASK, parameters.clone()).await?;
-            Ok(())
-        })
-        .await
-    }
-
-    /// The task as JSON, or nothing if there is none.
-    pub async fn select_task(&self, id: Uuid) -> Result<Option<String>, StoreError> {
-        self.run(async |connection| first_text(connection, SELECT_TASK, vec![uuid(id)]).await).await
-    }
-
-    /// The newest tasks as a JSON array.
-    pub async fn list_tasks(&self, limit: u8) -> Result<String, StoreError> {
-        let parameters = vec![ParameterValue::Int64(limit.into())];
-        let list =
-            self.run(async |connection| first_text(connection, LIST_TASKS, parameters.clone()).await).await?;
-        list.ok_or_else(|| StoreError::Refused(anyhow!("an aggregate gave no row")))
     }
 
     /// Runs a use case, a second time if its connection turns out to be broken, which after a restart
@@ -146,18 +110,14 @@ impl Store {
     }
 }
 
-async fn first_text(
+/// All rows of an answer, column by column. An error in the middle of them comes only with their end,
+/// which `collect` awaits.
+async fn rows(
     connection: &Connection,
     statement: &str,
     parameters: Vec<ParameterValue>,
-) -> Result<Option<String>, PgError> {
-    // An error in the middle of the rows comes only with their end, which `collect` awaits.
-    let rows = connection.query(statement, parameters).await?.collect().await?;
-    match rows.first().map(|row| &row[0]) {
-        None => Ok(None),
-        Some(DbValue::Str(text)) => Ok(Some(text.clone())),
-        Some(other) => Err(PgError::Decode(format!("expected text, got {other:?}"))),
-    }
+) -> Result<Vec<Row>, PgError> {
+    connection.query(statement, parameters).await?.collect().await
 }
 
 fn classify(error: PgError) -> Failure {
@@ -178,16 +138,4 @@ fn classify(error: PgError) -> Failure {
         },
         PgError::PgError(_) | PgError::Decode(_) => Failure::Final(StoreError::Refused(cause)),
     }
-}
-
-fn uuid(id: Uuid) -> ParameterValue {
-    ParameterValue::Uuid(id.to_string())
-}
-
-fn text(text: &str) -> ParameterValue {
-    ParameterValue::Str(text.to_owned())
-}
-
-fn optional(value: Option<&str>) -> ParameterValue {
-    value.map_or(ParameterValue::DbNull, text)
 }

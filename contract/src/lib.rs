@@ -5,9 +5,11 @@
 
 mod event;
 mod wire;
+mod receipt;
 
 pub mod cache;
 pub mod timestamp;
 
 pub use event::{Event, EventType};
+pub use receipt::{Receipt, Receipts};
 pub use wire::{BATCH_CONTENT_TYPE, EVENTS_PATH, InvalidEvent, SOURCE};

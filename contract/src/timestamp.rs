@@ -21,3 +21,15 @@ pub fn serialize<S: Serializer>(time: &DateTime<Utc>, serializer: S) -> Result<S
 pub fn deserialize<'de, D: Deserializer<'de>>(deserializer: D) -> Result<DateTime<Utc>, D::Error> {
     DateTime::<Utc>::deserialize(deserializer)
 }
+
+/// The same for a time that may be absent, as null.
+pub mod option {
+    use super::{DateTime, Serializer, Utc, to_text};
+
+    pub fn serialize<S: Serializer>(time: &Option<DateTime<Utc>>, serializer: S) -> Result<S::Ok, S::Error> {
+        match time {
+            Some(time) => serializer.serialize_some(&to_text(time)),
+            None => serializer.serialize_none(),
+        }
+    }
+}

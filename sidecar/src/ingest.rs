@@ -2,6 +2,7 @@
 //! all; one that is not taken costs time only, since its events are in the outbox.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
@@ -10,22 +11,25 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use contract::{BATCH_CONTENT_TYPE, EVENTS_PATH, Event};
+use contract::{BATCH_CONTENT_TYPE, EVENTS_PATH, Event, Receipt, Receipts};
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Secret;
 use crate::health::Health;
-use crate::lane::{Offered, event_bytes};
+use crate::lane::{Companion, Offered, event_bytes};
 use crate::lanes::Lanes;
 use crate::repair::Repair;
 
 /// Four times what the component sends at once.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 const BATCH_EVENTS_MAX: usize = 1_000;
+
+/// The longest that a forward waits for its receipts.
+const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What a sender is asked to wait after a 503.
 const RETRY_AFTER_S: u16 = 1;
@@ -73,7 +77,7 @@ async fn take(
     State(ingest): State<Ingest>,
     headers: HeaderMap,
     body: Result<Bytes, BytesRejection>,
-) -> Result<StatusCode, Refused> {
+) -> Result<Response, Refused> {
     authorize(&headers, &ingest.token)?;
     if headers.get(header::CONTENT_TYPE).is_none_or(|value| value != BATCH_CONTENT_TYPE) {
         return Err(Refused::MediaType);
@@ -85,8 +89,8 @@ async fn take(
         return Err(Refused::TooMany);
     }
     // Redis is told what it missed whatever becomes of the events, and at once.
-    if events.iter().any(|event| event.cache_stale) {
-        ingest.repair.request();
+    for event in events.iter().filter(|event| event.cache_stale) {
+        ingest.repair.request(event.task_id);
     }
     let lanes = match ingest.lanes.get() {
         Some(lanes) if !ingest.closing.is_cancelled() => lanes,
@@ -96,11 +100,40 @@ async fn take(
     let bytes = u32::try_from(bytes).map_err(|_too_large| Refused::Full)?;
     let mut budget =
         Arc::clone(&ingest.budget).try_acquire_many_owned(bytes).map_err(|_no_permits| Refused::Full)?;
+    let wait = wait(&headers);
+    let mut receipts = Vec::new();
     for event in events {
         let hold = budget.split(event_bytes(&event));
-        lanes.offer(Offered { event, oldest: false, hold });
+        let receipt = wait.map(|_| {
+            let (sender, receiver) = oneshot::channel();
+            receipts.push(receiver);
+            sender
+        });
+        lanes.offer(Offered { event, oldest: false, companion: Companion { hold, receipt } });
     }
-    Ok(StatusCode::ACCEPTED)
+    match wait {
+        Some(wait) => Ok(Json(collect(receipts, wait).await).into_response()),
+        None => Ok(StatusCode::ACCEPTED.into_response()),
+    }
+}
+
+/// The receipts that came within the wait.
+async fn collect(waiting: Vec<oneshot::Receiver<Receipt>>, wait: Duration) -> Receipts {
+    let deadline = tokio::time::Instant::now() + wait;
+    let mut receipts = Vec::with_capacity(waiting.len());
+    for receipt in waiting {
+        if let Ok(Ok(receipt)) = tokio::time::timeout_at(deadline, receipt).await {
+            receipts.push(receipt);
+        }
+    }
+    Receipts { receipts }
+}
+
+/// The `wait` preference (RFC 7240, section 4.3), in seconds, if there is one.
+fn wait(headers: &HeaderMap) -> Option<Duration> {
+    let preference = headers.get("prefer")?.to_str().ok()?;
+    let seconds = preference.strip_prefix("wait=")?.parse().ok()?;
+    Some(Duration::from_secs(seconds).min(WAIT_MAX))
 }
 
 async fn ready(State(ingest): State<Ingest>) -> Response {

@@ -114,14 +114,14 @@ impl Kafka {
 }
 
 impl Partition {
-    /// Appends the records as one batch, acknowledged by all replicas that are in sync.
+    /// Appends the records as one batch, acknowledged by all replicas that are in sync. Gives back their
+    /// offsets.
     ///
     /// # Errors
     /// After an error it is not known whether the broker has the batch.
-    pub async fn produce(&self, records: Vec<Record>) -> Result<()> {
+    pub async fn produce(&self, records: Vec<Record>) -> Result<Vec<i64>> {
         let produce = async { Ok(self.client.produce(records, Compression::NoCompression).await?) };
-        within(self.timeout, produce).await.context("producing a batch")?;
-        Ok(())
+        within(self.timeout, produce).await.context("producing a batch")
     }
 
     /// Asks the leader something that changes nothing.

@@ -7,9 +7,9 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroUsize;
 
-use contract::Event;
+use contract::{Event, Receipt};
 use lru::LruCache;
-use tokio::sync::OwnedSemaphorePermit;
+use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use uuid::Uuid;
 
 /// Tasks whose last acknowledged version a lane remembers. A task that is forgotten costs a query at
@@ -22,8 +22,17 @@ pub struct Offered {
     pub event: Event,
     /// The outbox was seen without an older event of the task: what came before it is published.
     pub oldest: bool,
-    /// The event's share of the sidecar's memory, given back when the event is done with.
+    pub companion: Companion,
+}
+
+/// What goes with an event, whatever way the event itself takes.
+#[derive(Debug, Default)]
+pub struct Companion {
+    /// The event's share of the sidecar's memory.
+    #[expect(dead_code, reason = "given back by being dropped, when the event is done with")]
     pub hold: Option<OwnedSemaphorePermit>,
+    /// Who waits for the ack. Dropped without a word when the event was queued or published before.
+    pub receipt: Option<oneshot::Sender<Receipt>>,
 }
 
 /// What became of an offered event.
@@ -62,9 +71,8 @@ pub struct Lane {
     /// In the order of publication.
     queue: VecDeque<Offered>,
     under_way: Vec<Offered>,
-    /// The versions of each task that wait for its backlog, each with its event's hold. The events
-    /// themselves come back with the backlog.
-    held: BTreeMap<Uuid, BTreeMap<u64, Option<OwnedSemaphorePermit>>>,
+    /// The versions of each task that wait for its backlog. The events themselves come back with it.
+    held: BTreeMap<Uuid, BTreeMap<u64, Companion>>,
 }
 
 impl Default for Lane {
@@ -91,7 +99,7 @@ impl Lane {
             known = version - 1;
         }
         if version > known + 1 {
-            self.held.entry(task_id).or_default().insert(version, offered.hold);
+            self.held.entry(task_id).or_default().insert(version, offered.companion);
             return Offer::Held;
         }
         self.enqueue(offered);
@@ -108,10 +116,11 @@ impl Lane {
     /// Takes in what the outbox holds of a gap, all of its rows, oldest first. They are the whole
     /// truth: a version that is not among them is published already.
     pub fn fill(&mut self, gap: Gap, backlog: Vec<Event>) {
-        let mut holds = self.release(gap.task_id, gap.up_to).into_values().flatten();
+        let mut companions = self.release(gap.task_id, gap.up_to);
         for event in backlog {
             if event.version > self.known(gap.task_id) {
-                self.enqueue(Offered { event, oldest: false, hold: holds.next() });
+                let companion = companions.remove(&event.version).unwrap_or_default();
+                self.enqueue(Offered { event, oldest: false, companion });
             }
         }
     }
@@ -129,8 +138,8 @@ impl Lane {
         &self.under_way
     }
 
-    /// The broker has acknowledged the batch. Gives back the ids, whose rows can go.
-    pub fn acked(&mut self) -> Vec<Uuid> {
+    /// The broker has acknowledged the batch. Gives it back: its rows can go.
+    pub fn acked(&mut self) -> Vec<Offered> {
         let batch = std::mem::take(&mut self.under_way);
         for offered in &batch {
             let Event { task_id, version, .. } = offered.event;
@@ -139,7 +148,7 @@ impl Lane {
                 self.queued.remove(&task_id);
             }
         }
-        batch.into_iter().map(|offered| offered.event.id).collect()
+        batch
     }
 
     /// The batch is not acknowledged: it is the next one again.
@@ -169,7 +178,7 @@ impl Lane {
     }
 
     /// Ends the wait of a task's versions up to `version`.
-    fn release(&mut self, task_id: Uuid, version: u64) -> BTreeMap<u64, Option<OwnedSemaphorePermit>> {
+    fn release(&mut self, task_id: Uuid, version: u64) -> BTreeMap<u64, Companion> {
         let Some(held) = self.held.get_mut(&task_id) else {
             return BTreeMap::new();
         };

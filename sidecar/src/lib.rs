@@ -14,6 +14,7 @@ mod removal; // after the ack
 mod outbox;
 mod sweep; // what nobody forwarded
 mod repair; // what the cache was not told
+mod prune; // what has had its time
 mod health;
 mod config;
 
@@ -53,9 +54,9 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: impl Future<Ou
     let closing = CancellationToken::new();
     let health = Health::default();
     let lanes = Arc::new(OnceLock::new());
-    let repair = Repair::new();
+    let repair = Repair::default();
     // What was to be repaired when the last sidecar stopped is not known.
-    repair.request();
+    repair.request_all();
     let repairing = tokio::spawn(repair.clone().run(redis, config.cache_key_prefix.clone()));
 
     let ingest = Ingest {
@@ -117,6 +118,7 @@ impl Start {
         working.spawn(removal::run(self.outbox.clone(), self.health.clone(), acks));
         for (partition, offers) in (0..).zip(offers) {
             let publisher = Publisher {
+                topic: self.config.kafka_topic.clone(),
                 partition,
                 offers,
                 removals: removals.clone(),
@@ -140,6 +142,7 @@ impl Start {
             closing: self.closing.clone(),
         };
         working.spawn(sweep.run());
+        working.spawn(prune::run(self.outbox.clone(), self.closing.clone()));
         self.lanes.get_or_init(|| lanes);
         info!(topic = self.config.kafka_topic, partitions, "publishing");
     }

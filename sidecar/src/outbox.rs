@@ -19,6 +19,7 @@ mod migrations {
 const PAGE: &str = include_str!("outbox/page.sql");
 const BACKLOG: &str = include_str!("outbox/backlog.sql");
 const REMOVE: &str = include_str!("outbox/remove.sql");
+const PRUNE: &str = include_str!("outbox/prune.sql");
 
 /// The sweep, the removal, and the backlogs of a few lanes at once.
 const CONNECTIONS_MAX: usize = 4;
@@ -120,6 +121,16 @@ impl Outbox {
             Ok(())
         };
         self.within(call).await.with_context(|| format!("removing {} acknowledged rows", ids.len()))
+    }
+
+    /// Removes idempotency keys that are past their time, and says how many.
+    pub async fn prune(&self, keys_max: u32) -> Result<u64> {
+        let call = async {
+            let client = self.connection().await?;
+            let statement = client.prepare_cached(PRUNE).await?;
+            Ok(client.execute(&statement, &[&i64::from(keys_max)]).await?)
+        };
+        self.within(call).await.context("removing old idempotency keys")
     }
 
     async fn connection(&self) -> Result<Object> {

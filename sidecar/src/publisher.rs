@@ -5,6 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Result;
+use contract::{Event, Receipt};
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -27,6 +28,7 @@ const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
 pub struct Publisher {
+    pub topic: String,
     pub partition: u32,
     pub offers: mpsc::UnboundedReceiver<Offered>,
     pub removals: mpsc::Sender<Vec<Uuid>>,
@@ -107,16 +109,27 @@ impl Publisher {
             return self.meanwhile(lane, client.probe()).await;
         }
         let records = batch.iter().map(|offered| record::of_event(&offered.event)).collect();
-        let produced = self.meanwhile(lane, client.produce(records)).await;
-        if produced.is_err() {
-            lane.failed();
-            return produced;
+        let offsets = match self.meanwhile(lane, client.produce(records)).await {
+            Ok(offsets) => offsets,
+            Err(error) => {
+                lane.failed();
+                return Err(error);
+            }
+        };
+        let mut published = Vec::with_capacity(offsets.len());
+        for (offered, offset) in lane.acked().into_iter().zip(offsets) {
+            let event_id = offered.event.id;
+            published.push(event_id);
+            if let Some(waiting) = offered.companion.receipt {
+                let (topic, partition) = (self.topic.clone(), self.partition);
+                // Nobody waits any more when the wait was too short.
+                let _: Result<(), _> = waiting.send(Receipt { event_id, topic, partition, offset });
+            }
         }
-        let acked = lane.acked();
         // Waits when the database is behind: nothing more is published until rows can go again. The
         // receiver outlives the lanes.
         let removals = self.removals.clone();
-        let _: Result<(), _> = self.meanwhile(lane, removals.send(acked)).await;
+        let _: Result<(), _> = self.meanwhile(lane, removals.send(published)).await;
         Ok(())
     }
 
@@ -132,11 +145,11 @@ impl Publisher {
     }
 
     fn take_in(&self, lane: &mut Lane, offered: Offered) {
-        let cache_stale = offered.event.cache_stale;
+        let Event { task_id, cache_stale, .. } = offered.event;
         match lane.offer(offered) {
             // News that came from the sweep: nobody forwarded the event, and whether the cache was
             // told of the change is not known either.
-            Offer::Queued | Offer::Held if cache_stale => self.repair.request(),
+            Offer::Queued | Offer::Held if cache_stale => self.repair.request(task_id),
             Offer::Queued | Offer::Held | Offer::Duplicate => {}
         }
     }

@@ -1,7 +1,8 @@
-//! Repeats what the component could not do: takes stale lists out of the cache, until Redis has done
+//! Repeats what the component could not do: takes stale answers out of the cache, until Redis has done
 //! it. Requests that come meanwhile are one.
 
-use std::sync::Arc;
+use std::collections::HashSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -10,6 +11,7 @@ use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Notify;
 use tracing::{info, warn};
+use uuid::Uuid;
 
 /// For connecting and for each command.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(1);
@@ -17,46 +19,77 @@ const REDIS_TIMEOUT: Duration = Duration::from_secs(1);
 /// The wait before a failed repair is repeated; it is repeated until it succeeds.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
-#[derive(Clone)]
+/// Tasks to be dropped one by one; when there are more, all of them are.
+const TASKS_MAX: usize = 10_000;
+
+/// Keys that one step of a search for all tasks looks at, roughly.
+const SCAN_KEYS: usize = 1_000;
+
+#[derive(Clone, Default)]
 pub struct Repair {
+    stale: Arc<Mutex<Stale>>,
     requested: Arc<Notify>,
 }
 
+/// What is to be dropped, besides the lists.
+#[derive(Default)]
+struct Stale {
+    tasks: HashSet<Uuid>,
+    all_tasks: bool,
+}
+
 impl Repair {
-    pub fn new() -> Repair {
-        Repair { requested: Arc::default() }
+    /// Asks for the cached lists and this task to be dropped. Returns at once.
+    pub fn request(&self, task_id: Uuid) {
+        self.add(Stale { tasks: HashSet::from([task_id]), all_tasks: false });
     }
 
-    /// Asks for the cached lists to be dropped. Returns at once.
-    pub fn request(&self) {
-        self.requested.notify_one();
+    /// Asks for everything to be dropped.
+    pub fn request_all(&self) {
+        self.add(Stale { tasks: HashSet::new(), all_tasks: true });
     }
 
     /// Runs until it is dropped.
     pub async fn run(self, client: redis::Client, cache_key_prefix: String) {
-        let lists_key = cache::lists_key(&cache_key_prefix);
         let mut connection = None;
         let mut failing = false;
         loop {
             self.requested.notified().await;
-            while let Err(error) = drop_key(&client, &mut connection, &lists_key).await {
+            let stale = std::mem::take(&mut *self.stale());
+            if let Err(error) = drop_stale(&client, &mut connection, &cache_key_prefix, &stale).await {
                 connection = None;
                 if !std::mem::replace(&mut failing, true) {
-                    warn!(error = format!("{error:#}"), "cached lists may be stale until Redis answers");
+                    warn!(error = format!("{error:#}"), "what is cached may be stale until Redis answers");
                 }
+                self.add(stale);
                 tokio::time::sleep(RETRY_INTERVAL).await;
-            }
-            if std::mem::replace(&mut failing, false) {
-                info!("stale lists dropped from the cache");
+            } else if std::mem::replace(&mut failing, false) {
+                info!("what was stale is dropped from the cache");
             }
         }
     }
+
+    fn add(&self, more: Stale) {
+        let mut stale = self.stale();
+        stale.tasks.extend(more.tasks);
+        stale.all_tasks |= more.all_tasks || stale.tasks.len() > TASKS_MAX;
+        if stale.all_tasks {
+            stale.tasks.clear();
+        }
+        drop(stale);
+        self.requested.notify_one();
+    }
+
+    fn stale(&self) -> MutexGuard<'_, Stale> {
+        self.stale.lock().unwrap_or_else(PoisonError::into_inner)
+    }
 }
 
-async fn drop_key(
+async fn drop_stale(
     client: &redis::Client,
     connection: &mut Option<MultiplexedConnection>,
-    key: &str,
+    prefix: &str,
+    stale: &Stale,
 ) -> Result<()> {
     let connection = match connection {
         Some(connection) => connection,
@@ -68,5 +101,31 @@ async fn drop_key(
             connection.insert(opened.context("connecting to Redis")?)
         }
     };
-    redis::cmd("DEL").arg(key).query_async(connection).await.context("dropping the cached lists")
+    let mut drop = redis::cmd("DEL");
+    drop.arg(cache::lists_key(prefix));
+    for task_id in &stale.tasks {
+        drop.arg(cache::task_key(prefix, *task_id));
+    }
+    let _: () = drop.query_async(connection).await.context("dropping stale answers")?;
+    if stale.all_tasks {
+        drop_all_tasks(connection, prefix).await.context("dropping all cached tasks")?;
+    }
+    Ok(())
+}
+
+async fn drop_all_tasks(connection: &mut MultiplexedConnection, prefix: &str) -> Result<()> {
+    let pattern = cache::task_keys_pattern(prefix);
+    let mut cursor = 0_u64;
+    loop {
+        let mut scan = redis::cmd("SCAN");
+        scan.arg(cursor).arg("MATCH").arg(&pattern).arg("COUNT").arg(SCAN_KEYS);
+        let (next, keys): (u64, Vec<String>) = scan.query_async(connection).await?;
+        if !keys.is_empty() {
+            let _: () = redis::cmd("DEL").arg(keys).query_async(connection).await?;
+        }
+        if next == 0 {
+            return Ok(());
+        }
+        cursor = next;
+    }
 }

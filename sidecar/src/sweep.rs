@@ -10,7 +10,7 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::health::Health;
-use crate::lane::Offered;
+use crate::lane::{Companion, Offered};
 use crate::lanes::Lanes;
 use crate::outbox::Outbox;
 
@@ -61,7 +61,8 @@ impl Sweep {
             for row in page {
                 after = row.event.id;
                 let place = Arc::clone(places).acquire_owned().await?;
-                let offered = Offered { event: row.event, oldest: row.oldest, hold: Some(place) };
+                let companion = Companion { hold: Some(place), receipt: None };
+                let offered = Offered { event: row.event, oldest: row.oldest, companion };
                 self.lanes.offer(offered);
             }
             if is_last {

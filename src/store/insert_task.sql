@@ -3,11 +3,13 @@
 --
 -- A statement that is repeated because its answer was lost finds its own row and does nothing.
 with task as (
-    insert into tasks (id, title, description, status, version, created_at, updated_at)
-    values ($1::uuid, $2::text, $3::text, $4::text, 1, ($5::text)::timestamptz, ($5::text)::timestamptz)
+    insert into tasks (id, title, description, status, priority, due_at, tags, version, created_at, updated_at,
+                       last_event_id)
+    values ($1::uuid, $2::text, $3::text, $4::text, $5::int2, ($6::text)::timestamptz, $7::text[], 1,
+            ($8::text)::timestamptz, ($8::text)::timestamptz, $9::uuid)
     on conflict (id) do nothing
     returning id
 )
 insert into outbox (id, aggregatetype, aggregateid, type, payload, version, time, traceparent)
-select $6::uuid, 'task', task.id, $7::text, $8::text, 1, ($5::text)::timestamptz, $9::text
+select $9::uuid, 'task', task.id, $10::text, $11::text, 1, ($8::text)::timestamptz, $12::text
 from task

@@ -1,1 +1,1 @@
-select task_document(tasks) from tasks where id = $1::uuid
+select task_document(tasks), version from tasks where id = $1::uuid

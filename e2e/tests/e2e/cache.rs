@@ -22,7 +22,7 @@ async fn a_cached_list_is_fresh_after_a_write() -> Result<()> {
         let redis = redis.clone();
         eventually("the list is in the cache", async || {
             assert_eq!(deployment.api.list("").await?.len(), count);
-            let cached: bool = redis.clone().hexists(&lists, "limit=20").await?;
+            let cached: bool = redis.clone().hexists(&lists, "sort=-created_at&limit=20").await?;
             Ok(cached.then_some(()))
         })
         .await?;
@@ -36,8 +36,8 @@ async fn a_cached_list_is_fresh_after_a_write() -> Result<()> {
 async fn a_cached_list_is_answered_from_the_cache() -> Result<()> {
     let deployment = Deployment::start().await?;
     let lists = format!("{}:lists", deployment.cache_key_prefix);
-    let planted = r#"[{"from":"the cache"}]"#;
-    let _: () = redis().await?.hset(&lists, "limit=7", planted).await?;
+    let planted = "\n[{\"from\":\"the cache\"}]";
+    let _: () = redis().await?.hset(&lists, "sort=-created_at&limit=7", planted).await?;
     assert_eq!(deployment.api.list("?limit=7").await?, [json!({ "from": "the cache" })]);
     Ok(())
 }

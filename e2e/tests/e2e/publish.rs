@@ -24,6 +24,7 @@ async fn a_created_task_is_stored_answered_and_published() -> Result<()> {
         task,
         json!({
             "id": id, "title": "Grüße, \"quoted\" 😀", "description": "a\nb\tc", "status": "in_progress",
+            "priority": "high", "due_at": "2026-12-24T17:00:00.123456Z", "tags": ["home", "{\"a,b"],
             "version": 1, "created_at": task["created_at"], "updated_at": task["created_at"],
         })
     );
@@ -68,6 +69,7 @@ async fn a_task_without_a_description_has_null_everywhere() -> Result<()> {
     let topic = deployment.topic_reader().await?;
     let task = deployment.api.create(&json!({ "title": "a" })).await?;
     assert_eq!((&task["description"], &task["status"]), (&Value::Null, &json!("todo")));
+    assert_eq!((&task["due_at"], &task["priority"], &task["tags"]), (&Value::Null, &json!("normal"), &json!([])));
     let read = answer(deployment.api.get(&format!("/api/tasks/{}", task["id"].as_str().unwrap()))).await?;
     assert_eq!(read.json()?, task);
     let records = topic.wait_for(|records| !records.is_empty(), LIMIT).await?;

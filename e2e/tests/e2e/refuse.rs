@@ -96,7 +96,7 @@ async fn paths_methods_ids_and_limits_that_are_not_there_are_refused() -> Result
         assert_problem(&refused.json()?, expected);
         if expected == StatusCode::METHOD_NOT_ALLOWED {
             let allow = refused.header("allow").expect("Allow (RFC 9110, section 15.5.6)");
-            assert!(allow.contains("GET") && !allow.contains(method), "{method} {path}: {allow}");
+            assert!(!allow.is_empty() && !allow.contains(method), "{method} {path}: {allow}");
         }
     }
     Ok(())

@@ -22,7 +22,7 @@ fn event(task: u128, version: u64) -> Event {
 }
 
 fn offer(lane: &mut Lane, task: u128, version: u64) -> Offer {
-    lane.offer(Offered { event: event(task, version), oldest: false, hold: None })
+    lane.offer(Offered { event: event(task, version), oldest: false, companion: Companion::default() })
 }
 
 fn published(lane: &mut Lane) -> Vec<(u128, u64)> {
@@ -83,7 +83,7 @@ fn what_the_outbox_no_longer_has_is_published() {
 #[test]
 fn a_row_seen_as_its_tasks_oldest_needs_no_second_look() {
     let mut lane = Lane::default();
-    let oldest = Offered { event: event(1, 7), oldest: true, hold: None };
+    let oldest = Offered { event: event(1, 7), oldest: true, companion: Companion::default() };
     assert_eq!(lane.offer(oldest), Offer::Queued);
     assert_eq!(offer(&mut lane, 1, 8), Offer::Queued);
     assert_eq!(published(&mut lane), [(1, 7), (1, 8)]);
@@ -187,7 +187,7 @@ impl World {
 
     fn sweep(&mut self, (task, version): (u128, u64)) {
         let oldest = self.outbox.range((task, 0)..(task, version)).next().is_none();
-        self.lane.offer(Offered { event: event(task, version), oldest, hold: None });
+        self.lane.offer(Offered { event: event(task, version), oldest, companion: Companion::default() });
     }
 
     fn settle(&mut self) {

@@ -1,0 +1,8 @@
+delete from idempotency_keys
+where key in (
+    select key
+    from idempotency_keys
+    where created_at < now() - interval '24 hours'
+    order by created_at
+    limit $1
+)

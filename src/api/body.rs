@@ -1,0 +1,56 @@
+use axum::body::{Body, Bytes};
+use http::{HeaderMap, header};
+use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use serde_json::Value;
+
+use crate::config::Config;
+use crate::deadline::within;
+use crate::problem::Problem;
+
+pub(super) const TASK_BYTES_MAX: usize = 64 * 1024;
+pub(super) const BATCH_BYTES_MAX: usize = 1024 * 1024;
+
+/// Refuses a request whose body is not sent as one of `media_types`; `named` lists them for people.
+pub(super) fn expect(headers: &HeaderMap, media_types: &[&str], named: &'static str) -> Result<(), Problem> {
+    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let essence = content_type.and_then(|value| value.split(';').next()).map(str::trim).unwrap_or_default();
+    if media_types.iter().any(|media_type| essence.eq_ignore_ascii_case(media_type)) {
+        Ok(())
+    } else {
+        Err(Problem::UnsupportedMediaType(named))
+    }
+}
+
+pub(super) async fn read(body: Body, bytes_max: usize, config: &Config) -> Result<Bytes, Problem> {
+    let collected = within(config.body_timeout, Limited::new(body, bytes_max).collect())
+        .await
+        .map_err(|_timed_out| Problem::BodyTimeout)?;
+    match collected {
+        Ok(body) => Ok(body.to_bytes()),
+        Err(error) if error.is::<LengthLimitError>() => Err(Problem::TooLarge(bytes_max / 1024)),
+        Err(error) => Err(Problem::Incomplete(error.to_string())),
+    }
+}
+
+pub(super) fn parse(body: &[u8]) -> Result<Value, Problem> {
+    serde_json::from_slice(body).map_err(|error| Problem::Malformed(error.to_string()))
+}
+
+#[cfg(test)]
+mod tests {
+    use http::HeaderValue;
+
+    use super::*;
+
+    #[test]
+    fn json_is_json_with_any_parameters() {
+        let with = |value: &'static str| {
+            let mut headers = HeaderMap::new();
+            headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(value));
+            expect(&headers, &["application/json"], "").is_ok()
+        };
+        assert!(with("application/json") && with("Application/JSON; charset=utf-8"));
+        assert!(!with("text/plain") && !with("application/x-www-form-urlencoded"));
+        assert!(expect(&HeaderMap::new(), &["application/json"], "").is_err());
+    }
+}

@@ -1,0 +1,85 @@
+use axum::extract::{Path, Request};
+use axum::response::{IntoResponse as _, Response};
+use http::StatusCode;
+use http::request::Parts;
+use uuid::Uuid;
+
+use super::{body, json, task_id, with_etag, written};
+use crate::config::Config;
+use crate::fields::{Changes, NewTask};
+use crate::headers::{Conditions, Preferences, traceparent};
+use crate::instance::{self, Instance};
+use crate::problem::Problem;
+use crate::store::{Changed, Deleted, Found};
+
+pub(super) async fn put(id: Path<String>, request: Request) -> Result<Response, Problem> {
+    let id = task_id(id)?;
+    let instance = instance::get().await?;
+    let (parts, body) = request.into_parts();
+    body::expect(&parts.headers, &["application/json"], "application/json")?;
+    let body = body::read(body, body::TASK_BYTES_MAX, &instance.config).await?;
+    let new = NewTask::parse(body::parse(&body)?).map_err(Problem::Invalid)?;
+    change(&instance, id, &parts, &Changes::all(new)).await
+}
+
+pub(super) async fn patch(id: Path<String>, request: Request) -> Result<Response, Problem> {
+    let id = task_id(id)?;
+    let instance = instance::get().await?;
+    let (parts, body) = request.into_parts();
+    let media_types = ["application/merge-patch+json", "application/json"];
+    body::expect(&parts.headers, &media_types, "application/merge-patch+json or application/json")?;
+    let body = body::read(body, body::TASK_BYTES_MAX, &instance.config).await?;
+    let changes = Changes::parse_patch(body::parse(&body)?).map_err(Problem::Invalid)?;
+    change(&instance, id, &parts, &changes).await
+}
+
+pub(super) async fn delete(id: Path<String>, request: Request) -> Result<Response, Problem> {
+    let id = task_id(id)?;
+    let instance = instance::get().await?;
+    let (parts, _) = request.into_parts();
+    let conditions = conditions(&parts, &instance.config)?;
+    let traceparent = traceparent(&parts.headers);
+    match instance.store.delete_task(id, &conditions, traceparent).await? {
+        Deleted::Done(event) => {
+            let response = StatusCode::NO_CONTENT.into_response();
+            let preferences = Preferences { minimal: false, ..Preferences::parse(&parts.headers) };
+            Ok(written::finish(&instance, vec![event], &[id], preferences, response).await)
+        }
+        Deleted::Refused => Err(Problem::PreconditionFailed),
+        Deleted::Missing => Err(Problem::NoSuchTask),
+    }
+}
+
+async fn change(
+    instance: &Instance,
+    id: Uuid,
+    parts: &Parts,
+    changes: &Changes,
+) -> Result<Response, Problem> {
+    let conditions = conditions(parts, &instance.config)?;
+    let preferences = Preferences::parse(&parts.headers);
+    match instance.store.change_task(id, changes, &conditions, traceparent(&parts.headers)).await? {
+        Changed::Done(task, event) => {
+            let response = changed(task, preferences);
+            Ok(written::finish(instance, vec![event], &[id], preferences, response).await)
+        }
+        // Nothing was written, so there is nothing to tell or to wait for.
+        Changed::Same(task) => Ok(changed(task, preferences)),
+        Changed::Refused => Err(Problem::PreconditionFailed),
+        Changed::Missing => Err(Problem::NoSuchTask),
+    }
+}
+
+fn changed(task: Found, preferences: Preferences) -> Response {
+    let response =
+        if preferences.minimal { StatusCode::NO_CONTENT.into_response() } else { json(task.document) };
+    with_etag(task.version, response)
+}
+
+fn conditions(parts: &Parts, config: &Config) -> Result<Conditions, Problem> {
+    let conditions = Conditions::parse(&parts.headers);
+    if config.require_if_match && !conditions.has_if_match {
+        return Err(Problem::PreconditionRequired);
+    }
+    Ok(conditions)
+}

@@ -1,0 +1,65 @@
+use axum::extract::Request;
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderValue, StatusCode, header};
+use sha2::{Digest as _, Sha256};
+
+use super::{body, json, with_etag, written};
+use crate::fields::NewTask;
+use crate::headers::{Preferences, idempotency_key, traceparent};
+use crate::instance;
+use crate::problem::Problem;
+use crate::store::Inserted;
+use crate::task;
+
+pub(super) async fn one(request: Request) -> Result<Response, Problem> {
+    let instance = instance::get().await?;
+    let (parts, body) = request.into_parts();
+    body::expect(&parts.headers, &["application/json"], "application/json")?;
+    let key = idempotency_key(&parts.headers).map_err(Problem::Invalid)?;
+    let body = body::read(body, body::TASK_BYTES_MAX, &instance.config).await?;
+    let new = NewTask::parse(body::parse(&body)?).map_err(Problem::Invalid)?;
+    let preferences = Preferences::parse(&parts.headers);
+
+    let (task, event) = task::create(new, traceparent(&parts.headers));
+    let document = serde_json::to_string(&task).expect("a task has only string keys");
+    if let Some(key) = key {
+        let fingerprint = format!("{:x}", Sha256::digest(&body));
+        match instance.store.insert_task_once(&task, &event, &key, &fingerprint, &document).await? {
+            Inserted::Made => {}
+            Inserted::Before { task_id, response } => return Ok(created(&task_id, response, preferences)),
+            Inserted::Other => return Err(Problem::KeyReused),
+            Inserted::InWork => return Err(Problem::InWork),
+        }
+    } else {
+        instance.store.insert_task(&task, &event).await?;
+    }
+    let response = created(&task.id.to_string(), document, preferences);
+    Ok(written::finish(&instance, vec![event], &[], preferences, response).await)
+}
+
+/// All or none: one statement, and one answer for all of them.
+pub(super) async fn many(request: Request) -> Result<Response, Problem> {
+    let instance = instance::get().await?;
+    let (parts, body) = request.into_parts();
+    body::expect(&parts.headers, &["application/json"], "application/json")?;
+    let body = body::read(body, body::BATCH_BYTES_MAX, &instance.config).await?;
+    let new = NewTask::parse_batch(body::parse(&body)?).map_err(Problem::Invalid)?;
+    let preferences = Preferences::parse(&parts.headers);
+
+    let traceparent = traceparent(&parts.headers);
+    let tasks: Vec<_> = new.into_iter().map(|new| task::create(new, traceparent.clone())).collect();
+    instance.store.insert_tasks(&tasks).await?;
+    let (tasks, events): (Vec<_>, Vec<_>) = tasks.into_iter().unzip();
+    let document = serde_json::to_string(&tasks).expect("a task has only string keys");
+    let mut response = if preferences.minimal { ().into_response() } else { json(document) };
+    *response.status_mut() = StatusCode::CREATED;
+    Ok(written::finish(&instance, events, &[], preferences, response).await)
+}
+
+fn created(task_id: &str, document: String, preferences: Preferences) -> Response {
+    let mut response = if preferences.minimal { ().into_response() } else { json(document) };
+    *response.status_mut() = StatusCode::CREATED;
+    let location = HeaderValue::from_str(&format!("/api/tasks/{task_id}")).expect("an id is plain text");
+    response.headers_mut().insert(header::LOCATION, location);
+    with_etag(1, response)
+}

@@ -1,0 +1,51 @@
+use axum::extract::{Path, Request};
+use axum::response::{IntoResponse as _, Response};
+use http::{HeaderMap, StatusCode};
+
+use super::{json, task_id, with_etag};
+use crate::cache::Cached;
+use crate::headers::has_version;
+use crate::instance;
+use crate::problem::Problem;
+
+pub(super) async fn task(id: Path<String>, request: Request) -> Result<Response, Problem> {
+    let id = task_id(id)?;
+    let instance = instance::get().await?;
+    let lease = match instance.cache.task(id).await {
+        Cached::Hit(cached) => match decode(&cached) {
+            Some((version, document)) => return Ok(found(version, document, request.headers())),
+            None => None,
+        },
+        Cached::Miss(lease) => Some(lease),
+        Cached::Unavailable => None,
+    };
+    let task = instance.store.select_task(id).await?.ok_or(Problem::NoSuchTask)?;
+    if let Some(lease) = lease {
+        instance.cache.store(lease, format!("{}\n{}", task.version, task.document).as_bytes()).await;
+    }
+    Ok(found(task.version, task.document.as_bytes(), request.headers()))
+}
+
+/// What has happened to a task and is not on the topic yet.
+pub(super) async fn events(id: Path<String>) -> Result<Response, Problem> {
+    let id = task_id(id)?;
+    let instance = instance::get().await?;
+    let events = instance.store.select_events(id).await?.ok_or(Problem::NoSuchTask)?;
+    Ok(json(events))
+}
+
+fn found(version: i64, document: &[u8], headers: &HeaderMap) -> Response {
+    let mut response = json(document.to_vec());
+    if has_version(headers, version) {
+        // Whatever a 200 would say of the task, without the task (RFC 9110, section 15.4.5).
+        response = StatusCode::NOT_MODIFIED.into_response();
+    }
+    with_etag(version, response)
+}
+
+/// What is cached of a task: its version, a line's end, its JSON.
+fn decode(cached: &[u8]) -> Option<(i64, &[u8])> {
+    let end = cached.iter().position(|byte| *byte == b'\n')?;
+    let version = std::str::from_utf8(&cached[..end]).ok()?.parse().ok()?;
+    Some((version, &cached[end + 1..]))
+}

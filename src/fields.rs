@@ -1,0 +1,402 @@
+//! The body of a request, valid or refused: parsed once, every bad field at a time. Past this point
+//! there are only valid values.
+
+use std::collections::BTreeSet;
+
+use chrono::{DateTime, Datelike as _, SubsecRound as _, Utc};
+use serde::Serialize;
+use serde_json::{Map, Value};
+
+use crate::task::{Priority, Status};
+
+/// Characters (Unicode scalar values); a title's are counted after trimming.
+const TITLE_CHARS_MAX: usize = 200;
+const DESCRIPTION_CHARS_MAX: usize = 10_000;
+const TAGS_MAX: usize = 20;
+pub const TAG_CHARS_MAX: usize = 50;
+/// Tasks of one batch.
+const BATCH_TASKS_MAX: usize = 500;
+
+/// What a client asked to create.
+#[derive(Debug)]
+pub struct NewTask {
+    pub title: String,
+    pub description: Option<String>,
+    pub status: Status,
+    pub priority: Priority,
+    pub due_at: Option<DateTime<Utc>>,
+    pub tags: Vec<String>,
+}
+
+/// What a client asked to change: a field is set if there is something in it.
+#[derive(Debug, Default)]
+pub struct Changes {
+    pub title: Option<String>,
+    pub description: Option<Option<String>>,
+    pub status: Option<Status>,
+    pub priority: Option<Priority>,
+    pub due_at: Option<Option<DateTime<Utc>>>,
+    pub tags: Option<Vec<String>>,
+}
+
+/// One thing that is wrong with a request, in the words of its sender.
+#[derive(Debug, Eq, PartialEq, Serialize)]
+pub struct Invalid {
+    #[serde(flatten)]
+    pub place: Place,
+    /// For people.
+    pub detail: String,
+    /// For programs: `required`, `type`, `length`, `value`, `unknown`.
+    pub code: &'static str,
+}
+
+#[derive(Debug, Eq, PartialEq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Place {
+    /// A JSON Pointer (RFC 6901) into the body.
+    Pointer(String),
+    /// The name of a parameter in path or query.
+    Parameter(String),
+    /// The name of a header.
+    Header(String),
+}
+
+impl Invalid {
+    pub fn parameter(name: &str, code: &'static str, detail: impl Into<String>) -> Self {
+        Invalid { place: Place::Parameter(name.to_owned()), detail: detail.into(), code }
+    }
+
+    pub fn header(name: &str, code: &'static str, detail: impl Into<String>) -> Self {
+        Invalid { place: Place::Header(name.to_owned()), detail: detail.into(), code }
+    }
+
+    fn at(pointer: String, code: &'static str, detail: impl Into<String>) -> Self {
+        Invalid { place: Place::Pointer(pointer), detail: detail.into(), code }
+    }
+}
+
+impl NewTask {
+    /// Parses the body of a POST, or of a PUT, which is as full.
+    ///
+    /// # Errors
+    /// Everything that is wrong with it, in the order of the fields above, unknown ones last.
+    pub fn parse(body: Value) -> Result<NewTask, Vec<Invalid>> {
+        let mut parser = Parser::default();
+        let new = parser.new_task(body, "");
+        parser.finish(new)
+    }
+
+    /// Parses the body of a batch: an array of new tasks.
+    ///
+    /// # Errors
+    /// As for one task; the pointers begin with a task's place in the array.
+    pub fn parse_batch(body: Value) -> Result<Vec<NewTask>, Vec<Invalid>> {
+        let refuse = |code, detail| Err(vec![Invalid::at(String::new(), code, detail)]);
+        let Value::Array(items) = body else {
+            return refuse("type", "the body must be a JSON array of tasks");
+        };
+        if !(1..=BATCH_TASKS_MAX).contains(&items.len()) {
+            return refuse("length", "a batch has 1 to 500 tasks");
+        }
+        let mut parser = Parser::default();
+        let tasks: Vec<_> = items
+            .into_iter()
+            .enumerate()
+            .filter_map(|(place, item)| parser.new_task(item, &format!("/{place}")))
+            .collect();
+        parser.finish(Some(tasks))
+    }
+}
+
+impl Changes {
+    /// What a PUT sets: every field, those that are absent to what a new task has.
+    pub fn all(new: NewTask) -> Changes {
+        Changes {
+            title: Some(new.title),
+            description: Some(new.description),
+            status: Some(new.status),
+            priority: Some(new.priority),
+            due_at: Some(new.due_at),
+            tags: Some(new.tags),
+        }
+    }
+
+    /// Parses a JSON Merge Patch (RFC 7396): absent leaves a field as it is, null removes it, which a
+    /// task can do without for description and due_at only.
+    ///
+    /// # Errors
+    /// As for a new task.
+    pub fn parse_patch(body: Value) -> Result<Changes, Vec<Invalid>> {
+        let mut parser = Parser::default();
+        let changes = parser.changes(body, "");
+        parser.finish(changes)
+    }
+}
+
+/// Collects what is wrong on the way.
+#[derive(Default)]
+struct Parser {
+    invalid: Vec<Invalid>,
+}
+
+impl Parser {
+    fn finish<T>(self, parsed: Option<T>) -> Result<T, Vec<Invalid>> {
+        match parsed {
+            Some(parsed) if self.invalid.is_empty() => Ok(parsed),
+            _ => Err(self.invalid),
+        }
+    }
+
+    fn new_task(&mut self, body: Value, at: &str) -> Option<NewTask> {
+        let lacks_title = body.as_object().is_some_and(|fields| !fields.contains_key("title"));
+        if lacks_title {
+            self.refuse::<()>(at, "title", "required", "is required");
+        }
+        let changes = self.changes(body, at)?;
+        Some(NewTask {
+            title: changes.title?,
+            description: changes.description.flatten(),
+            status: changes.status.unwrap_or_default(),
+            priority: changes.priority.unwrap_or_default(),
+            due_at: changes.due_at.flatten(),
+            tags: changes.tags.unwrap_or_default(),
+        })
+    }
+
+    fn changes(&mut self, body: Value, at: &str) -> Option<Changes> {
+        let Value::Object(mut fields) = body else {
+            self.invalid.push(Invalid::at(at.to_owned(), "type", "must be a JSON object: a task"));
+            return None;
+        };
+        let mut take = |name| Map::remove(&mut fields, name);
+        let changes = Changes {
+            title: take("title").and_then(|value| self.title(value, at)),
+            description: take("description").and_then(|value| self.description(value, at)),
+            status: take("status").and_then(|value| {
+                self.choice(value, at, "status", "must be one of todo, in_progress, done", Status::parse)
+            }),
+            priority: take("priority").and_then(|value| {
+                self.choice(value, at, "priority", "must be one of low, normal, high", Priority::parse)
+            }),
+            due_at: take("due_at").and_then(|value| self.due_at(value, at)),
+            tags: take("tags").and_then(|value| self.tags(value, at)),
+        };
+        for name in fields.keys() {
+            let detail = "unknown field; a task has title, description, status, priority, due_at and tags";
+            self.refuse::<()>(at, name, "unknown", detail);
+        }
+        Some(changes)
+    }
+
+    fn title(&mut self, value: Value, at: &str) -> Option<String> {
+        let Value::String(text) = value else {
+            return self.refuse(at, "title", "type", "must be a string");
+        };
+        let title = text.trim();
+        if !(1..=TITLE_CHARS_MAX).contains(&title.chars().count()) {
+            let detail = "must have 1 to 200 characters, blanks at both ends not counted";
+            return self.refuse(at, "title", "length", detail);
+        }
+        self.storable(title, at, "title")?;
+        Some(title.to_owned())
+    }
+
+    fn description(&mut self, value: Value, at: &str) -> Option<Option<String>> {
+        let text = match value {
+            Value::Null => return Some(None),
+            Value::String(text) => text,
+            _ => return self.refuse(at, "description", "type", "must be a string or null"),
+        };
+        if text.chars().count() > DESCRIPTION_CHARS_MAX {
+            return self.refuse(at, "description", "length", "must have at most 10,000 characters");
+        }
+        self.storable(&text, at, "description")?;
+        Some(Some(text))
+    }
+
+    fn choice<T>(
+        &mut self,
+        value: Value,
+        at: &str,
+        name: &str,
+        choices: &str,
+        parse: fn(&str) -> Option<T>,
+    ) -> Option<T> {
+        match value {
+            Value::String(text) => match parse(&text) {
+                Some(choice) => Some(choice),
+                None => self.refuse(at, name, "value", choices),
+            },
+            _ => self.refuse(at, name, "type", choices),
+        }
+    }
+
+    fn due_at(&mut self, value: Value, at: &str) -> Option<Option<DateTime<Utc>>> {
+        match value {
+            Value::Null => Some(None),
+            Value::String(text) => match parse_time(&text) {
+                Some(time) => Some(Some(time)),
+                None => self.refuse(at, "due_at", "value", TIME),
+            },
+            _ => self.refuse(at, "due_at", "type", "must be a string or null"),
+        }
+    }
+
+    fn tags(&mut self, value: Value, at: &str) -> Option<Vec<String>> {
+        let Value::Array(items) = value else {
+            return self.refuse(at, "tags", "type", "must be an array of strings");
+        };
+        if items.len() > TAGS_MAX {
+            return self.refuse(at, "tags", "length", "must be at most 20 tags");
+        }
+        let mut tags = Vec::new();
+        let mut seen = BTreeSet::new();
+        for (place, item) in items.into_iter().enumerate() {
+            let name = format!("tags/{place}");
+            let problem = match &item {
+                Value::String(tag) if !(1..=TAG_CHARS_MAX).contains(&tag.chars().count()) => {
+                    ("length", "must have 1 to 50 characters")
+                }
+                Value::String(tag) if tag.contains('\0') => ("value", NO_NUL),
+                Value::String(tag) if !seen.insert(tag.clone()) => ("value", "stands among the tags already"),
+                Value::String(tag) => {
+                    tags.push(tag.clone());
+                    continue;
+                }
+                _ => ("type", "must be a string"),
+            };
+            // The slash is a pointer's own here, and not a part of the name.
+            self.invalid.push(Invalid::at(format!("{at}/{name}"), problem.0, problem.1));
+        }
+        Some(tags)
+    }
+
+    fn storable(&mut self, text: &str, at: &str, name: &str) -> Option<()> {
+        if text.contains('\0') { self.refuse(at, name, "value", NO_NUL) } else { Some(()) }
+    }
+
+    fn refuse<T>(&mut self, at: &str, name: &str, code: &'static str, detail: &str) -> Option<T> {
+        // RFC 6901, section 3: these two characters are escaped in a pointer.
+        let name = name.replace('~', "~0").replace('/', "~1");
+        self.invalid.push(Invalid::at(format!("{at}/{name}"), code, detail));
+        None
+    }
+}
+
+/// PostgreSQL's text holds every character but this one (PostgreSQL documentation, section 8.3).
+pub const NO_NUL: &str = "must not contain the character U+0000";
+
+pub const TIME: &str = "must be a time with its offset as in RFC 3339, such as 2026-12-24T18:00:00Z, \
+                        in a year from 0001 to 9999";
+
+/// RFC 3339, cut to the microseconds that PostgreSQL keeps.
+pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
+    let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc).trunc_subsecs(6);
+    (1..=9999).contains(&time.year()).then_some(time)
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::json;
+
+    use super::*;
+
+    fn named(invalid: Vec<Invalid>) -> Vec<(String, &'static str)> {
+        let name = |invalid: Invalid| match invalid.place {
+            Place::Pointer(place) | Place::Parameter(place) | Place::Header(place) => (place, invalid.code),
+        };
+        invalid.into_iter().map(name).collect()
+    }
+
+    fn refused(body: Value) -> Vec<(String, &'static str)> {
+        named(NewTask::parse(body).expect_err("refused"))
+    }
+
+    #[test]
+    fn a_title_is_enough() {
+        let task = NewTask::parse(json!({ "title": "  buy milk " })).unwrap();
+        assert_eq!((task.title.as_str(), task.description, task.status), ("buy milk", None, Status::Todo));
+        assert_eq!((task.priority, task.due_at, task.tags), (Priority::Normal, None, vec![]));
+    }
+
+    #[test]
+    fn lengths_are_counted_in_characters_and_up_to_the_limit() {
+        let tags: Vec<_> = (10..30).map(|number| format!("{number}{}", "ü".repeat(48))).collect();
+        NewTask::parse(json!({ "title": "ä".repeat(200), "description": "😀".repeat(10_000), "tags": tags }))
+            .unwrap();
+        let above =
+            json!({ "title": "ä".repeat(201), "description": "😀".repeat(10_001), "tags": ["x".repeat(51)] });
+        assert_eq!(
+            refused(above),
+            [("/title".into(), "length"), ("/description".into(), "length"), ("/tags/0".into(), "length")]
+        );
+        let too_many: Vec<_> = (0..21).map(|number| number.to_string()).collect();
+        assert_eq!(refused(json!({ "title": "a", "tags": too_many })), [("/tags".into(), "length")]);
+    }
+
+    #[test]
+    fn every_bad_field_is_named_at_once() {
+        let body = json!({
+            "title": " ", "description": 7, "status": "eaten", "priority": 1, "due_at": "tomorrow",
+            "tags": ["a", "", "a", 1], "prio/rity": 1
+        });
+        assert_eq!(
+            refused(body),
+            [
+                ("/title".into(), "length"),
+                ("/description".into(), "type"),
+                ("/status".into(), "value"),
+                ("/priority".into(), "type"),
+                ("/due_at".into(), "value"),
+                ("/tags/1".into(), "length"),
+                ("/tags/2".into(), "value"),
+                ("/tags/3".into(), "type"),
+                ("/prio~1rity".into(), "unknown"),
+            ]
+        );
+    }
+
+    #[test]
+    fn what_is_not_a_task_is_refused() {
+        assert_eq!(refused(json!([])), [(String::new(), "type")]);
+        assert_eq!(refused(json!({})), [("/title".into(), "required")]);
+        assert_eq!(refused(json!({ "title": null })), [("/title".into(), "type")]);
+        assert_eq!(refused(json!({ "title": "a\0b" })), [("/title".into(), "value")]);
+        assert_eq!(refused(json!({ "title": "a", "status": null })), [("/status".into(), "type")]);
+    }
+
+    #[test]
+    fn absent_and_null_are_different_in_a_patch() {
+        let changes =
+            Changes::parse_patch(json!({ "description": null, "due_at": "2026-12-24T18:00:00+01:00" }))
+                .unwrap();
+        assert_eq!((changes.title, changes.description), (None, Some(None)));
+        assert_eq!(changes.due_at, Some(parse_time("2026-12-24T17:00:00Z")));
+        assert!(changes.tags.is_none() && changes.status.is_none());
+        for name in ["title", "status", "priority", "tags"] {
+            let invalid = Changes::parse_patch(json!({ (name): null })).expect_err("refused");
+            assert_eq!(named(invalid), [(format!("/{name}"), "type")]);
+        }
+    }
+
+    #[test]
+    fn a_batch_names_the_place_of_what_is_wrong() {
+        let tasks = NewTask::parse_batch(json!([{ "title": "a" }, { "title": "b" }])).unwrap();
+        assert_eq!(tasks.len(), 2);
+        let body = json!([{ "title": "a" }, {}, 7, { "title": "b", "x": 1 }]);
+        assert_eq!(
+            named(NewTask::parse_batch(body).expect_err("refused")),
+            [("/1/title".into(), "required"), ("/2".into(), "type"), ("/3/x".into(), "unknown")]
+        );
+        assert_eq!(named(NewTask::parse_batch(json!([])).expect_err("refused")), [(String::new(), "length")]);
+    }
+
+    #[test]
+    fn times_need_an_offset_and_a_year_that_text_can_hold() {
+        for bad in
+            ["2026-12-24", "2026-12-24T18:00:00", "0000-01-01T00:00:00Z", "9999-12-31T23:00:00-02:00", ""]
+        {
+            assert_eq!(parse_time(bad), None, "{bad}");
+        }
+    }
+}

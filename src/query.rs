@@ -1,0 +1,260 @@
+//! What a list is asked for: filters, order, and where the page begins.
+
+use std::fmt::Write as _;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use contract::timestamp;
+use serde::{Deserialize, Serialize};
+use uuid::Uuid;
+
+use crate::fields::{Invalid, NO_NUL, TAG_CHARS_MAX, TIME, parse_time};
+use crate::task::{Priority, Status};
+
+const LIMIT_DEFAULT: u8 = 20;
+const LIMIT_MAX: u8 = 100;
+const OFFSET_MAX: u32 = 10_000;
+const WORDS_CHARS_MAX: usize = 200;
+const CURSOR_CHARS_MAX: usize = 512;
+
+#[derive(Clone, Debug, Default)]
+pub struct Query {
+    pub status: Option<Status>,
+    pub priority: Option<Priority>,
+    pub tag: Option<String>,
+    /// In the form in which times travel.
+    pub due_before: Option<String>,
+    pub words: Option<String>,
+    pub sort: Sort,
+    pub after: Option<Cursor>,
+    pub limit: u8,
+    pub offset: u32,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub struct Sort {
+    pub key: SortKey,
+    pub ascending: bool,
+}
+
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
+pub enum SortKey {
+    #[default]
+    CreatedAt,
+    UpdatedAt,
+    DueAt,
+    Priority,
+}
+
+/// The last task of a page, from which the next one goes on. Opaque to clients: its form may change.
+#[derive(Clone, Debug, Deserialize, Eq, PartialEq, Serialize)]
+pub struct Cursor {
+    sort: String,
+    pub key: String,
+    pub id: Uuid,
+}
+
+impl SortKey {
+    pub const ALL: [SortKey; 4] = [SortKey::CreatedAt, SortKey::UpdatedAt, SortKey::DueAt, SortKey::Priority];
+
+    pub fn name(self) -> &'static str {
+        match self {
+            SortKey::CreatedAt => "created_at",
+            SortKey::UpdatedAt => "updated_at",
+            SortKey::DueAt => "due_at",
+            SortKey::Priority => "priority",
+        }
+    }
+}
+
+impl Sort {
+    fn parse(text: &str) -> Option<Sort> {
+        let (name, ascending) = match text.strip_prefix('-') {
+            Some(name) => (name, false),
+            None => (text, true),
+        };
+        SortKey::ALL.into_iter().find(|key| key.name() == name).map(|key| Sort { key, ascending })
+    }
+
+    fn name(self) -> String {
+        format!("{}{}", if self.ascending { "" } else { "-" }, self.key.name())
+    }
+}
+
+impl Cursor {
+    pub fn new(sort: Sort, key: String, id: Uuid) -> Cursor {
+        Cursor { sort: sort.name(), key, id }
+    }
+
+    pub fn encode(&self) -> String {
+        let json = serde_json::to_vec(self).expect("a cursor has only string keys");
+        URL_SAFE_NO_PAD.encode(json)
+    }
+
+    fn decode(text: &str) -> Option<Cursor> {
+        if text.len() > CURSOR_CHARS_MAX {
+            return None;
+        }
+        let cursor: Cursor = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
+        // The key goes back to PostgreSQL as what it was; anything else would be an error there.
+        let sound = match Sort::parse(&cursor.sort)?.key {
+            SortKey::CreatedAt => Uuid::try_parse(&cursor.key).is_ok(),
+            SortKey::UpdatedAt => parse_time(&cursor.key).is_some(),
+            SortKey::DueAt => cursor.key == "infinity" || parse_time(&cursor.key).is_some(),
+            SortKey::Priority => matches!(cursor.key.as_str(), "0" | "1" | "2"),
+        };
+        sound.then_some(cursor)
+    }
+}
+
+impl Query {
+    /// # Errors
+    /// Everything that is wrong with the query string; a parameter that is not known is.
+    pub fn parse(query: &str) -> Result<Query, Vec<Invalid>> {
+        let mut parsed = Query { limit: LIMIT_DEFAULT, ..Query::default() };
+        let mut invalid = Vec::new();
+        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
+            if let Err((code, detail)) = parsed.set(&name, &value) {
+                invalid.push(Invalid::parameter(&name, code, detail));
+            }
+        }
+        if parsed.after.is_some() && parsed.offset > 0 {
+            let detail = "a page begins after a cursor or at an offset, not both";
+            invalid.push(Invalid::parameter("offset", "value", detail));
+        }
+        if let Some(cursor) = &parsed.after
+            && cursor.sort != parsed.sort.name()
+        {
+            let detail = "the cursor is of a list in another order";
+            invalid.push(Invalid::parameter("cursor", "value", detail));
+        }
+        if invalid.is_empty() { Ok(parsed) } else { Err(invalid) }
+    }
+
+    fn set(&mut self, name: &str, value: &str) -> Result<(), (&'static str, &'static str)> {
+        const STATUS: &str = "must be one of todo, in_progress, done";
+        const PRIORITY: &str = "must be one of low, normal, high";
+        const SORT: &str = "must be one of created_at, updated_at, due_at, priority, or one of them after a \
+                            minus for descending";
+        const CURSOR: &str = "is not a cursor of this API: take it from a Link header";
+        match name {
+            "status" => self.status = Some(Status::parse(value).ok_or(("value", STATUS))?),
+            "priority" => self.priority = Some(Priority::parse(value).ok_or(("value", PRIORITY))?),
+            "tag" => self.tag = Some(text(value, TAG_CHARS_MAX, "must have 1 to 50 characters")?),
+            "due_before" => {
+                let time = parse_time(value).ok_or(("value", TIME))?;
+                self.due_before = Some(timestamp::to_text(&time));
+            }
+            "q" => self.words = Some(text(value, WORDS_CHARS_MAX, "must have 1 to 200 characters")?),
+            "sort" => self.sort = Sort::parse(value).ok_or(("value", SORT))?,
+            "cursor" => self.after = Some(Cursor::decode(value).ok_or(("value", CURSOR))?),
+            "limit" => {
+                let limit = value.parse().ok().filter(|limit| (1..=LIMIT_MAX).contains(limit));
+                self.limit = limit.ok_or(("value", "must be a whole number from 1 to 100"))?;
+            }
+            "offset" => {
+                let offset = value.parse().ok().filter(|offset| *offset <= OFFSET_MAX);
+                let detail = "must be a whole number from 0 to 10000; use the cursor to go further";
+                self.offset = offset.ok_or(("value", detail))?;
+            }
+            _ => {
+                let detail = "unknown parameter; there are status, priority, tag, due_before, q, sort, cursor, \
+                              limit and offset";
+                return Err(("unknown", detail));
+            }
+        }
+        Ok(())
+    }
+
+    /// The query in one form, whatever the order in which its parts came: the name of its answer in
+    /// the cache, and, with a cursor, the query string of the next page.
+    pub fn canonical(&self) -> String {
+        let mut query = form_urlencoded::Serializer::new(String::new());
+        let mut add = |name, value: Option<&str>| {
+            if let Some(value) = value {
+                query.append_pair(name, value);
+            }
+        };
+        add("status", self.status.map(Status::as_str));
+        add("priority", self.priority.map(Priority::as_str));
+        add("tag", self.tag.as_deref());
+        add("due_before", self.due_before.as_deref());
+        add("q", self.words.as_deref());
+        add("cursor", self.after.as_ref().map(Cursor::encode).as_deref());
+        let mut query = query.finish();
+        let separator = if query.is_empty() { "" } else { "&" };
+        let _ = write!(query, "{separator}sort={}&limit={}", self.sort.name(), self.limit);
+        if self.offset > 0 {
+            let _ = write!(query, "&offset={}", self.offset);
+        }
+        query
+    }
+
+    /// The query string of the page after the one that ends with `last`.
+    pub fn next(&self, last: Cursor) -> String {
+        Query { after: Some(last), offset: 0, ..self.clone() }.canonical()
+    }
+}
+
+fn text(value: &str, chars_max: usize, length: &'static str) -> Result<String, (&'static str, &'static str)> {
+    if !(1..=chars_max).contains(&value.chars().count()) {
+        return Err(("length", length));
+    }
+    if value.contains('\0') {
+        return Err(("value", NO_NUL));
+    }
+    Ok(value.to_owned())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn numbers_have_their_limits() {
+        assert_eq!(Query::parse("").unwrap().limit, 20);
+        for good in ["limit=1", "limit=100", "offset=0", "offset=10000"] {
+            Query::parse(good).unwrap();
+        }
+        for bad in
+            ["limit=0", "limit=101", "limit=-1", "limit=", "limit=x", "limit=1.0", "limt=1", "offset=10001"]
+        {
+            assert_eq!(Query::parse(bad).unwrap_err().len(), 1, "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_same_query_has_the_same_name() {
+        let one =
+            Query::parse("tag=a%20b&status=todo&limit=5&due_before=2026-01-01T01:00:00%2B01:00").unwrap();
+        let other =
+            Query::parse("due_before=2026-01-01T00:00:00Z&limit=5&sort=-created_at&status=todo&tag=a+b")
+                .unwrap();
+        assert_eq!(one.canonical(), other.canonical());
+        assert_eq!(Query::parse(&one.canonical()).unwrap().canonical(), one.canonical());
+    }
+
+    #[test]
+    fn a_cursor_comes_back_as_it_was_given_out() {
+        let query = Query::parse("sort=priority&limit=3&offset=6").unwrap();
+        let cursor = Cursor::new(query.sort, "2".to_owned(), Uuid::from_u128(7));
+        let next = Query::parse(&query.next(cursor.clone())).unwrap();
+        assert_eq!((next.after, next.offset, next.limit, next.sort), (Some(cursor), 0, 3, query.sort));
+    }
+
+    #[test]
+    fn a_cursor_that_was_not_given_out_is_refused() {
+        let id = Uuid::from_u128(7);
+        let sort = |text| Sort::parse(text).unwrap();
+        for (cursor, query) in [
+            (Cursor::new(sort("priority"), "2".into(), id).encode(), "sort=-priority"),
+            (Cursor::new(sort("priority"), "'; drop".into(), id).encode(), "sort=priority"),
+            (Cursor::new(sort("due_at"), "soon".into(), id).encode(), "sort=due_at"),
+            ("!".to_owned(), ""),
+            ("x".repeat(513), ""),
+        ] {
+            let invalid = Query::parse(&format!("cursor={cursor}&{query}")).unwrap_err();
+            assert_eq!(invalid.len(), 1, "{cursor}: {invalid:?}");
+        }
+    }
+}

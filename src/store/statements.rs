@@ -1,0 +1,356 @@
+//! The use cases: each is one statement, with what it asks and what it answers.
+
+use anyhow::anyhow;
+use chrono::{DateTime, Utc};
+use contract::{Event, EventType, timestamp};
+use serde::Serialize;
+use serde_json::value::RawValue;
+use spin_sdk::pg::{Decode, Error as PgError, ParameterValue, Row};
+use uuid::Uuid;
+
+use super::{Store, StoreError, rows};
+use crate::fields::Changes;
+use crate::headers::Conditions;
+use crate::query::{Cursor, Query, SortKey};
+use crate::task::Task;
+
+const INSERT_TASK: &str = include_str!("insert_task.sql");
+const INSERT_TASK_ONCE: &str = include_str!("insert_task_once.sql");
+const INSERT_TASKS: &str = include_str!("insert_tasks.sql");
+const CHANGE_TASK: &str = include_str!("change_task.sql");
+const DELETE_TASK: &str = include_str!("delete_task.sql");
+const SELECT_TASK: &str = include_str!("select_task.sql");
+const SELECT_EVENTS: &str = include_str!("select_events.sql");
+const LIST_TASKS: &str = include_str!("list_tasks.sql");
+
+/// A task as the API shows it.
+pub struct Found {
+    pub document: String,
+    pub version: i64,
+}
+
+/// What became of an insertion with an idempotency key.
+pub enum Inserted {
+    Made,
+    /// The key was used for the same request before; this is what was answered.
+    Before {
+        task_id: String,
+        response: String,
+    },
+    /// The key was used for another request.
+    Other,
+    /// The first request with the key is not done yet.
+    InWork,
+}
+
+pub enum Changed {
+    Done(Found, Event),
+    /// There was nothing to change; no new version, no event.
+    Same(Found),
+    /// A precondition does not hold.
+    Refused,
+    Missing,
+}
+
+pub enum Deleted {
+    Done(Event),
+    Refused,
+    Missing,
+}
+
+pub struct Page {
+    /// A JSON array.
+    pub list: String,
+    /// The last task of the page, if others come after it.
+    pub last: Option<Cursor>,
+}
+
+impl Store {
+    /// Commits a new task and its event. Safe to repeat: the second time it does nothing.
+    pub async fn insert_task(&self, task: &Task, event: &Event) -> Result<(), StoreError> {
+        let parameters = new_task(task, event);
+        self.run(async |connection| {
+            connection.execute(INSERT_TASK, parameters.clone()).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// The same for a request with an idempotency key, whose first answer is `response`.
+    pub async fn insert_task_once(
+        &self,
+        task: &Task,
+        event: &Event,
+        key: &str,
+        fingerprint: &str,
+        response: &str,
+    ) -> Result<Inserted, StoreError> {
+        let mut parameters = new_task(task, event);
+        parameters.extend([text(key), text(fingerprint), text(response)]);
+        let row = self.one_row(INSERT_TASK_ONCE, parameters).await?;
+        if get(&row, "made")? {
+            return Ok(Inserted::Made);
+        }
+        let first: Option<String> = get(&row, "fingerprint")?;
+        match first {
+            None => Ok(Inserted::InWork),
+            Some(first) if first == fingerprint => {
+                Ok(Inserted::Before { task_id: get(&row, "task_id")?, response: get(&row, "response")? })
+            }
+            Some(_) => Ok(Inserted::Other),
+        }
+    }
+
+    /// Commits many new tasks and their events, all or none. Safe to repeat.
+    pub async fn insert_tasks(&self, tasks: &[(Task, Event)]) -> Result<(), StoreError> {
+        /// A row of the statement's input; the ranks of priorities are the database's own.
+        #[derive(Serialize)]
+        struct Input<'a> {
+            #[serde(flatten)]
+            task: &'a Task,
+            rank: i16,
+            event_id: Uuid,
+            r#type: EventType,
+            payload: &'a str,
+            traceparent: Option<&'a str>,
+        }
+        let input: Vec<_> = tasks
+            .iter()
+            .map(|(task, event)| Input {
+                task,
+                rank: task.priority.rank(),
+                event_id: event.id,
+                r#type: event.event_type,
+                payload: event.payload.get(),
+                traceparent: event.traceparent.as_deref(),
+            })
+            .collect();
+        let input = serde_json::to_string(&input).expect("a task has only string keys");
+        let parameters = vec![text(&input)];
+        self.run(async |connection| {
+            connection.execute(INSERT_TASKS, parameters.clone()).await?;
+            Ok(())
+        })
+        .await
+    }
+
+    /// Commits a change and its event. Safe to repeat: a statement knows its own event.
+    pub async fn change_task(
+        &self,
+        id: Uuid,
+        changes: &Changes,
+        conditions: &Conditions,
+        traceparent: Option<String>,
+    ) -> Result<Changed, StoreError> {
+        let event_id = Uuid::now_v7();
+        let mut parameters = written(id, event_id, traceparent.as_deref(), conditions);
+        let mut set = |is_set: bool, value: Option<ParameterValue>| {
+            parameters.push(ParameterValue::Boolean(is_set));
+            parameters.push(value.unwrap_or(ParameterValue::DbNull));
+        };
+        set(changes.title.is_some(), changes.title.as_deref().map(text));
+        set(
+            changes.description.is_some(),
+            changes.description.iter().flatten().next().map(|value| text(value)),
+        );
+        set(changes.status.is_some(), changes.status.map(|status| text(status.as_str())));
+        set(
+            changes.priority.is_some(),
+            changes.priority.map(|priority| ParameterValue::Int16(priority.rank())),
+        );
+        set(changes.due_at.is_some(), changes.due_at.flatten().as_ref().map(time));
+        set(changes.tags.is_some(), changes.tags.as_deref().map(texts));
+
+        let Some(row) = self.rows(CHANGE_TASK, parameters).await?.pop() else {
+            return Ok(Changed::Missing);
+        };
+        if !get::<bool>(&row, "allowed")? {
+            return Ok(Changed::Refused);
+        }
+        let found = Found { document: get(&row, "document")?, version: get(&row, "version")? };
+        match written_event(&row, event_id, EventType::TaskUpdated, id, found.version, traceparent)? {
+            Some(event) => Ok(Changed::Done(found, event)),
+            None => Ok(Changed::Same(found)),
+        }
+    }
+
+    /// Commits a deletion and its event. When it is repeated because an answer was lost and finds no
+    /// task, it cannot be known whether the first one deleted it.
+    pub async fn delete_task(
+        &self,
+        id: Uuid,
+        conditions: &Conditions,
+        traceparent: Option<String>,
+    ) -> Result<Deleted, StoreError> {
+        let event_id = Uuid::now_v7();
+        let parameters = written(id, event_id, traceparent.as_deref(), conditions);
+        let Some(row) = self.rows(DELETE_TASK, parameters).await?.pop() else {
+            return Ok(Deleted::Missing);
+        };
+        let version: Option<i64> = get(&row, "version")?;
+        let Some(version) = version else {
+            return Ok(Deleted::Refused);
+        };
+        let event = written_event(&row, event_id, EventType::TaskDeleted, id, version, traceparent)?;
+        event.map(Deleted::Done).ok_or_else(|| StoreError::Refused(anyhow!("a deletion without an event")))
+    }
+
+    pub async fn select_task(&self, id: Uuid) -> Result<Option<Found>, StoreError> {
+        let row = self.rows(SELECT_TASK, vec![uuid(id)]).await?.pop();
+        row.map(|row| Ok(Found { document: get(&row, "task_document")?, version: get(&row, "version")? }))
+            .transpose()
+    }
+
+    /// A task's unpublished events as a JSON array. Nothing if there is neither task nor event.
+    pub async fn select_events(&self, id: Uuid) -> Result<Option<String>, StoreError> {
+        let row = self.one_row(SELECT_EVENTS, vec![uuid(id)]).await?;
+        let (found, events): (bool, String) = (get(&row, "found")?, get(&row, "events")?);
+        Ok((found || events != "[]").then_some(events))
+    }
+
+    pub async fn list_tasks(&self, query: &Query) -> Result<Page, StoreError> {
+        let (last_key, last_id) = match &query.after {
+            Some(cursor) => (text(&cursor.key), uuid(cursor.id)),
+            None => (ParameterValue::DbNull, ParameterValue::DbNull),
+        };
+        let optional = |value: Option<&str>| value.map_or(ParameterValue::DbNull, text);
+        let parameters = vec![
+            optional(query.status.map(crate::task::Status::as_str)),
+            query.priority.map_or(ParameterValue::DbNull, |priority| ParameterValue::Int16(priority.rank())),
+            optional(query.tag.as_deref()),
+            optional(query.due_before.as_deref()),
+            optional(query.words.as_deref()),
+            last_key,
+            last_id,
+            ParameterValue::Int64(query.limit.into()),
+            ParameterValue::Int64(query.offset.into()),
+        ];
+        let row = self.one_row(&list_statement(query), parameters).await?;
+        let (key, id): (Option<String>, Option<String>) = (get(&row, "last_key")?, get(&row, "last_id")?);
+        let id = id.and_then(|id| Uuid::try_parse(&id).ok());
+        let last = key.zip(id).map(|(key, id)| Cursor::new(query.sort, key, id));
+        Ok(Page { list: get(&row, "list")?, last })
+    }
+
+    async fn rows(&self, statement: &str, parameters: Vec<ParameterValue>) -> Result<Vec<Row>, StoreError> {
+        self.run(async |connection| rows(connection, statement, parameters.clone()).await).await
+    }
+
+    async fn one_row(&self, statement: &str, parameters: Vec<ParameterValue>) -> Result<Row, StoreError> {
+        let row = self.rows(statement, parameters).await?.pop();
+        row.ok_or_else(|| StoreError::Refused(anyhow!("a statement that has one row gave none")))
+    }
+}
+
+/// The statement of a list in its order. `e2e` prepares each of them.
+fn list_statement(query: &Query) -> String {
+    const TIME: &str = r#"to_char({key} at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"#;
+    let (key, key_text, key_type) = match query.sort.key {
+        SortKey::CreatedAt => ("id", "id::text", "uuid"),
+        SortKey::UpdatedAt => ("updated_at", TIME, "timestamptz"),
+        SortKey::DueAt => (
+            "coalesce(due_at, 'infinity')",
+            "case when due_at is null then 'infinity' else {time} end",
+            "timestamptz",
+        ),
+        SortKey::Priority => ("priority", "priority::text", "int2"),
+    };
+    let (direction, after) = if query.sort.ascending { ("asc", ">") } else { ("desc", "<") };
+    LIST_TASKS
+        .replace("{key_text}", key_text)
+        .replace("{time}", &TIME.replace("{key}", "due_at"))
+        .replace("{key}", key)
+        .replace("{type}", key_type)
+        .replace("{direction}", direction)
+        .replace("{after}", after)
+}
+
+fn new_task(task: &Task, event: &Event) -> Vec<ParameterValue> {
+    let optional = |value: Option<&str>| value.map_or(ParameterValue::DbNull, text);
+    vec![
+        uuid(task.id),
+        text(&task.title),
+        optional(task.description.as_deref()),
+        text(task.status.as_str()),
+        ParameterValue::Int16(task.priority.rank()),
+        task.due_at.as_ref().map_or(ParameterValue::DbNull, time),
+        texts(&task.tags),
+        time(&task.created_at),
+        uuid(event.id),
+        text(event.event_type.as_str()),
+        text(event.payload.get()),
+        optional(event.traceparent.as_deref()),
+    ]
+}
+
+/// What a change and a deletion have in common.
+fn written(
+    id: Uuid,
+    event_id: Uuid,
+    traceparent: Option<&str>,
+    conditions: &Conditions,
+) -> Vec<ParameterValue> {
+    let versions = |versions: &Option<Vec<i64>>| match versions {
+        Some(versions) => ParameterValue::ArrayInt64(versions.iter().copied().map(Some).collect()),
+        None => ParameterValue::DbNull,
+    };
+    vec![
+        uuid(id),
+        uuid(event_id),
+        time(&timestamp::now()),
+        traceparent.map_or(ParameterValue::DbNull, text),
+        versions(&conditions.one_of),
+        versions(&conditions.none_of),
+    ]
+}
+
+/// The event that a statement wrote, if it wrote one: its payload comes back as it was committed.
+fn written_event(
+    row: &Row,
+    id: Uuid,
+    event_type: EventType,
+    task_id: Uuid,
+    version: i64,
+    traceparent: Option<String>,
+) -> Result<Option<Event>, StoreError> {
+    let payload: Option<String> = get(row, "payload")?;
+    let Some(payload) = payload else {
+        return Ok(None);
+    };
+    let time: String = get(row, "time")?;
+    let broken =
+        |error: &dyn std::fmt::Display| StoreError::Refused(anyhow!("an event that cannot be read: {error}"));
+    Ok(Some(Event {
+        id,
+        event_type,
+        task_id,
+        version: u64::try_from(version).map_err(|error| broken(&error))?,
+        time: time.parse::<DateTime<Utc>>().map_err(|error| broken(&error))?,
+        traceparent,
+        cache_stale: false,
+        payload: RawValue::from_string(payload).map_err(|error| broken(&error))?,
+    }))
+}
+
+fn get<T: Decode>(row: &Row, column: &str) -> Result<T, StoreError> {
+    row.get(column).ok_or_else(|| {
+        let error = PgError::Decode(format!("column {column} is not there, or not of its type"));
+        StoreError::Refused(error.into())
+    })
+}
+
+fn uuid(id: Uuid) -> ParameterValue {
+    ParameterValue::Uuid(id.to_string())
+}
+
+fn text(text: &str) -> ParameterValue {
+    ParameterValue::Str(text.to_owned())
+}
+
+fn texts(texts: &[String]) -> ParameterValue {
+    ParameterValue::ArrayStr(texts.iter().cloned().map(Some).collect())
+}
+
+fn time(time: &DateTime<Utc>) -> ParameterValue {
+    text(&timestamp::to_text(time))
+}
