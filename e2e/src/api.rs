@@ -56,6 +56,20 @@ impl Api {
         created.json()
     }
 
+    /// One task, which must be there.
+    pub async fn read(&self, id: &str) -> Result<Value> {
+        let read = answer(self.get(&format!("/api/tasks/{id}"))).await?;
+        ensure!(read.status == StatusCode::OK, "{read:?}");
+        read.json()
+    }
+
+    /// A merge patch.
+    pub async fn patch(&self, id: &str, patch: &Value) -> Result<Answer> {
+        let request = self.request("PATCH", &format!("/api/tasks/{id}"))?;
+        let request = request.header("content-type", "application/merge-patch+json");
+        answer(request.body(serde_json::to_vec(patch)?)).await
+    }
+
     /// The list, which must succeed; `query` with its question mark, or empty.
     pub async fn list(&self, query: &str) -> Result<Vec<Value>> {
         let list = answer(self.get(&format!("/api/tasks{query}"))).await?;

@@ -80,6 +80,15 @@ impl Deployment {
         Ok(deployment)
     }
 
+    /// Everything up and ready, the application with further variables.
+    pub async fn start_with(variables: &[(&str, &str)]) -> Result<Deployment> {
+        let mut deployment = Deployment::prepare(&Services::shared()?).await?;
+        deployment.start_sidecar(&[])?;
+        deployment.sidecar_is_ready().await?;
+        deployment.start_application_with(variables).await?;
+        Ok(deployment)
+    }
+
     /// A database and names, and nothing started yet.
     pub async fn prepare(services: &Services) -> Result<Deployment> {
         let name = format!("t{}", Uuid::now_v7().simple());
@@ -121,6 +130,11 @@ impl Deployment {
 
     /// Starts the application on the host and waits until it listens.
     pub async fn start_application(&mut self) -> Result<()> {
+        self.start_application_with(&[]).await
+    }
+
+    /// The same with further variables.
+    pub async fn start_application_with(&mut self, variables: &[(&str, &str)]) -> Result<()> {
         let database_url = self.database_url.strip_prefix("postgres://").context("a PostgreSQL URL")?;
         let (credentials, rest) = database_url.split_once('@').context("a URL with a user")?;
         let (user, password) = credentials.split_once(':').context("a user with a password")?;
@@ -141,7 +155,10 @@ impl Deployment {
             ("cache_key_prefix", &self.cache_key_prefix),
             ("sidecar_address", &sidecar),
             ("sidecar_token", SIDECAR_TOKEN),
-        ] {
+        ]
+        .iter()
+        .chain(variables)
+        {
             command.arg("--variable").arg(format!("{name}={value}"));
         }
         let application = Process::spawn("minispin", &mut command, &self.directory.join("minispin.log"))?;

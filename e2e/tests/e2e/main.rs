@@ -1,8 +1,16 @@
 //! Facts about the product, each on a deployment of its own. A test that cannot reach a service fails.
 
 mod publish; // what happens to a task
+mod change; // and when it changes
+mod conditions; // if it may
+mod idempotency; // and if it may have happened already
+mod receipts; // where its event is
+mod batch; // many at once
+mod lists; // filters, orders, pages
 mod refuse; // bad input
+mod guard; // tokens and origins
 mod cache; // fresh reads
+mod interleavings; // of readers and writers
 mod faults; // a part is down or hung
 mod order; // versions and gaps
 mod ingest; // the sidecar's own interface

@@ -10,8 +10,10 @@ async fn a_created_task_is_stored_answered_and_published() -> Result<()> {
     let topic = deployment.topic_reader().await?;
     let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
 
-    let body =
-        json!({ "title": " Grüße, \"quoted\" 😀 ", "description": "a\nb\tc", "status": "in_progress" });
+    let body = json!({
+        "title": " Grüße, \"quoted\" 😀 ", "description": "a\nb\tc", "status": "in_progress",
+        "priority": "high", "due_at": "2026-12-24T18:00:00.1234567+01:00", "tags": ["home", "{\"a,b"],
+    });
     let request = deployment.api.post("/api/tasks").header("traceparent", traceparent).json(&body);
     let created = answer(request).await?;
     assert_eq!(created.status, StatusCode::CREATED, "{created:?}");
@@ -69,7 +71,10 @@ async fn a_task_without_a_description_has_null_everywhere() -> Result<()> {
     let topic = deployment.topic_reader().await?;
     let task = deployment.api.create(&json!({ "title": "a" })).await?;
     assert_eq!((&task["description"], &task["status"]), (&Value::Null, &json!("todo")));
-    assert_eq!((&task["due_at"], &task["priority"], &task["tags"]), (&Value::Null, &json!("normal"), &json!([])));
+    assert_eq!(
+        (&task["due_at"], &task["priority"], &task["tags"]),
+        (&Value::Null, &json!("normal"), &json!([]))
+    );
     let read = answer(deployment.api.get(&format!("/api/tasks/{}", task["id"].as_str().unwrap()))).await?;
     assert_eq!(read.json()?, task);
     let records = topic.wait_for(|records| !records.is_empty(), LIMIT).await?;

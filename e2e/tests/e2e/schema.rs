@@ -12,11 +12,20 @@ async fn every_statement_fits_the_migrated_schema() -> Result<()> {
     for directory in ["src/store", "sidecar/src/outbox"] {
         for file in std::fs::read_dir(repository::root().join(directory))? {
             let path = file?.path();
-            let statement = std::fs::read_to_string(&path)?;
+            if path.extension().is_none_or(|extension| extension != "sql") {
+                continue;
+            }
+            // One is a template; `lists` asks for every order that it is filled in with.
+            let statement = std::fs::read_to_string(&path)?
+                .replace("{key_text}", "id::text")
+                .replace("{key}", "id")
+                .replace("{type}", "uuid")
+                .replace("{direction}", "desc")
+                .replace("{after}", "<");
             database.prepare(&statement).await.with_context(|| format!("preparing {}", path.display()))?;
             statements += 1;
         }
     }
-    ensure!(statements >= 6, "only {statements} statements found");
+    ensure!(statements >= 12, "only {statements} statements found");
     Ok(())
 }
