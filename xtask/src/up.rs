@@ -212,9 +212,9 @@ Create a task:
 
     curl -i {url}/api/tasks -H 'Content-Type: application/json' -d '{{\"title\": \"Try it\"}}'
 
-See its event, in another terminal, with Kafka's own console consumer:
+See its event, in another terminal, through Kafka's own console consumer:
 
-    cargo xtask consume --from-beginning
+    cargo xtask consume
 
 Ctrl-C stops everything; the data stays for the next time.
 ",
