@@ -45,7 +45,7 @@ pub enum CodeCache {
 
 /// An engine with everything that a component may import.
 pub struct Compiler {
-    pub engine: Engine,
+    engine: Engine,
     linker: Linker<State>,
 }
 
