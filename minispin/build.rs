@@ -65,7 +65,7 @@ fn main() -> Result<()> {
         );
         writeln!(call, "        {:?},", folder.as_str())?;
     }
-    write!(call, "    ],{BINDGEN_OPTIONS}}});\n")?;
+    writeln!(call, "    ],{BINDGEN_OPTIONS}}});")?;
 
     let out = PathBuf::from(env::var("OUT_DIR")?).join("bindings.rs");
     fs::write(&out, call).with_context(|| format!("writing {}", out.display()))?;

@@ -18,9 +18,9 @@ use wasmtime_wasi::cli::OutputFile;
 use crate::{
     allowed_hosts::AllowedHosts,
     connections,
-    engine::{CodeCache, Compiler},
+    engine::{CodeCache, Compiler, INSTANCES_MAX},
     host::{self, http, postgres},
-    instances::{Lifetime, Starter},
+    instances::{Lifetime, REQUESTS_AT_ONCE_MAX, Starter},
     manifest::{self, Manifest},
     routes::Router,
     server::{Served, Server},
@@ -46,6 +46,11 @@ pub struct Config {
 }
 
 impl Config {
+    /// Default of `requests_max`.
+    pub const REQUESTS_MAX: usize = 4096;
+    /// Default of `shutdown_max`, in seconds.
+    pub const SHUTDOWN_MAX_S: u64 = 10;
+
     /// The defaults of the command line.
     pub fn new(manifest: impl Into<PathBuf>) -> Self {
         Self {
@@ -54,11 +59,14 @@ impl Config {
             environment: |name| std::env::var(name).ok(),
             log_dir: None,
             cache: CodeCache::Default,
-            requests_max: 4096,
-            shutdown_max: Duration::from_secs(10),
+            requests_max: Self::REQUESTS_MAX,
+            shutdown_max: Duration::from_secs(Self::SHUTDOWN_MAX_S),
         }
     }
 }
+
+// Requests that wait, as most do, must find room in the instances; only guests that compute need more.
+const _: () = assert!(Config::REQUESTS_MAX <= INSTANCES_MAX as usize * REQUESTS_AT_ONCE_MAX);
 
 /// An application, compiled and ready to serve.
 pub struct Application {

@@ -29,8 +29,8 @@ const INSTANCE_METADATA_BYTES_MAX: usize = 10 << 20;
 /// What stays mapped of a memory and a table that are given back, as in Spin: cheaper to clear than to map.
 const MEMORY_KEEP_RESIDENT_BYTES: usize = 2 << 20;
 const TABLE_KEEP_RESIDENT_BYTES: usize = 512 << 10;
-/// A guest that computes gives way to the other tasks of its thread this often. The runtime looks at its sockets
-/// after every 61st task only, so that with 10 ms, as on Spin, a busy host took seconds to accept a connection.
+/// A guest that computes gives way to the other tasks of its thread this often. Shorter than Spin's 10 ms: the
+/// runtime looks at its sockets after 61 tasks only, and those may all be computing.
 const YIELD_INTERVAL: Duration = Duration::from_millis(2);
 
 /// Where compiled components are kept.
@@ -45,7 +45,7 @@ pub enum CodeCache {
 
 /// An engine with everything that a component may import.
 pub struct Compiler {
-    pub engine: Engine,
+    engine: Engine,
     linker: Linker<State>,
 }
 

@@ -27,7 +27,7 @@ use crate::host::{Component, State};
 
 /// Spin's defaults for components of WASI 0.3.
 const REQUESTS_PER_INSTANCE_MAX: usize = 128;
-const REQUESTS_AT_ONCE_MAX: usize = 16;
+pub const REQUESTS_AT_ONCE_MAX: usize = 16;
 const IDLE_MAX: Duration = Duration::from_secs(1);
 
 /// The instances of a component.

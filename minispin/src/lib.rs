@@ -4,7 +4,7 @@
 //! ```text
 //! spin.toml ─▶ manifest ─▶ variables ─▶ allowed_hosts ┐
 //!                                        engine ──────┴▶ Application
-//! client ─▶ connections ─▶ server ─▶ routes ─▶ instances ─▶ guest ─▶ host::{http, postgres, redis, variables}
+//! client ─▶ connections ─▶ server ─▶ routes ─▶ instances ─▶ host::{http, postgres, redis, variables}
 //! ```
 
 mod manifest;

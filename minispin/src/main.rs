@@ -1,7 +1,7 @@
 //! The command line of minispin: flags as Spin has them, an application, a listening socket, a signal.
 
 use std::{
-    io::{Write, stdout},
+    io::{IsTerminal, Write, stderr, stdout},
     net::SocketAddr,
     path::PathBuf,
     time::Duration,
@@ -48,10 +48,10 @@ struct Up {
     #[arg(long)]
     disable_cache: bool,
     /// Requests in flight; past it, 503.
-    #[arg(long, value_name = "COUNT", default_value_t = 4096)]
+    #[arg(long, value_name = "COUNT", default_value_t = Config::REQUESTS_MAX)]
     requests_max: usize,
     /// Seconds that a stop waits for what was begun.
-    #[arg(long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(long, value_name = "SECONDS", default_value_t = Config::SHUTDOWN_MAX_S)]
     shutdown_max_s: u64,
 }
 
@@ -84,7 +84,11 @@ async fn main() -> Result<()> {
     let Cli { command: Command::Up(up) } = Cli::parse();
     let filter =
         EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("minispin=info,warn"));
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    tracing_subscriber::fmt()
+        .with_env_filter(filter)
+        .with_ansi(stderr().is_terminal())
+        .with_writer(stderr)
+        .init();
 
     // Bound first: a port in use is known before the seconds that compiling may take.
     let listener = listen(up.listen)?;

@@ -10,9 +10,9 @@ use crate::up;
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
-    /// From the first record on, instead of only what comes from now on
+    /// Only what comes from now on, instead of everything from the first record on
     #[arg(long)]
-    from_beginning: bool,
+    latest: bool,
     /// Stop after this many records
     #[arg(long, value_name = "COUNT")]
     max_messages: Option<u32>,
@@ -31,7 +31,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
             .context("nothing runs here: start `cargo xtask up` in another terminal first")?,
     };
     let mut command = console_consumer(&bootstrap, &topic).await?;
-    if options.from_beginning {
+    if !options.latest {
         command.arg("--from-beginning");
     }
     if let Some(count) = options.max_messages {

@@ -2,7 +2,6 @@
 
 use std::process::ExitCode;
 
-use anyhow::Result;
 use clap::Parser;
 
 mod cargo; // what is compiled
@@ -23,10 +22,14 @@ enum Task {
 }
 
 #[tokio::main]
-async fn main() -> Result<ExitCode> {
-    match Task::parse() {
+async fn main() -> ExitCode {
+    let done = match Task::parse() {
         Task::Up(options) => up::run(options).await,
         Task::Consume(options) => consume::run(options).await,
         Task::Test(options) => test::run(options).await,
-    }
+    };
+    done.unwrap_or_else(|error| {
+        eprintln!("error: {error:#}");
+        ExitCode::FAILURE
+    })
 }

@@ -60,8 +60,8 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
         let mut tests = cargo::command();
         tests.args(["test", "--workspace", "--release"]);
         if round > 0 {
-            // What has no broker in it has been tested. The whole workspace is named all the same: the packages that are
-            // named decide on the features of their dependencies, and so on what would have to be compiled again.
+            // What has no broker in it has been tested. Of the whole workspace all the same: which packages are named
+            // decides on the features of their dependencies, and so on what would be compiled again.
             tests.args(["--test", "e2e"]);
         }
         tests.arg("--").args(&options.filters);
@@ -76,6 +76,8 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     }
     redis.stop().await?;
     postgres.stop().await?;
+    // The logs of all those deployments, their databases too, are of interest only after a failure.
+    fs::remove_dir_all(&dir).with_context(|| format!("removing {}", dir.display()))?;
     say("Passed", "everything");
     Ok(ExitCode::SUCCESS)
 }
@@ -95,9 +97,9 @@ struct Programs {
 async fn build() -> Result<Programs> {
     let component = build_component("task-api").await?;
     let minispin_guest = build_component("minispin-guest").await?;
-    cargo(["build", "--workspace", "--release", "--bin", "kafka-sidecar", "--bin", "minispin"]).await?;
-    // Compiled apart from the run, so that the time of either can be seen.
-    cargo(["test", "--workspace", "--release", "--no-run"]).await?;
+    // Programs and tests at once: what the tests alone depend on adds features to what both depend on, which would
+    // otherwise be compiled once with and once without them. Not all targets: components link as Wasm alone.
+    cargo(["build", "--workspace", "--release", "--bins", "--tests"]).await?;
     Ok(Programs { component, minispin_guest })
 }
 
@@ -115,11 +117,11 @@ impl Programs {
 }
 
 async fn step<T>(name: &str, work: impl Future<Output = Result<T>>) -> Result<T> {
-    say("Checking", name);
+    say("Step", name);
     let started = Instant::now();
     let done = work
         .await
         .with_context(|| format!("{name}: failed after {:.1} s", started.elapsed().as_secs_f32()))?;
-    say("Checked", format_args!("{name} in {:.1} s", started.elapsed().as_secs_f32()));
+    say("Done", format_args!("{name} in {:.1} s", started.elapsed().as_secs_f32()));
     Ok(done)
 }

@@ -118,18 +118,15 @@ async fn start(options: &Options, dir: &Path) -> Result<Running> {
 
 async fn build(options: &Options, host: &Host) -> Result<()> {
     build_component("task-api").await?;
-    let mut programs = Vec::new();
-    if !options.docker {
-        programs.push("kafka-sidecar");
-    }
-    if matches!(host, Host::Minispin) {
-        programs.push("minispin");
-    }
+    let sidecar = (!options.docker).then_some("kafka-sidecar");
+    let minispin = matches!(host, Host::Minispin).then_some("minispin");
+    let programs: Vec<_> = sidecar.into_iter().chain(minispin).flat_map(|name| ["--bin", name]).collect();
     if programs.is_empty() {
         return Ok(());
     }
-    cargo(["build", "--release"].into_iter().chain(programs.into_iter().flat_map(|name| ["--package", name])))
-        .await
+    // Of the whole workspace, as the tests are: which packages are named decides on the features of their dependencies, and
+    // so on whether wasmtime is compiled once for both.
+    cargo(["build", "--workspace", "--release"].into_iter().chain(programs)).await
 }
 
 async fn fetch(options: &Options) -> Result<()> {
@@ -212,9 +209,9 @@ Create a task:
 
     curl -i {url}/api/tasks -H 'Content-Type: application/json' -d '{{\"title\": \"Try it\"}}'
 
-See its event, in another terminal, with Kafka's own console consumer:
+See its event, in another terminal, through Kafka's own console consumer:
 
-    cargo xtask consume --from-beginning
+    cargo xtask consume
 
 Ctrl-C stops everything; the data stays for the next time.
 ",

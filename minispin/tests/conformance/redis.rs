@@ -118,6 +118,8 @@ impl Proxy {
         let told = go.clone();
         let accepted = tokio::spawn(async move {
             let (mut inbound, _) = listener.accept().await.expect("accepted");
+            // Gone before the connection is: whoever tries to reconnect finds nobody.
+            drop(listener);
             let mut outbound = TcpStream::connect(target).await.expect("REDIS_URL answers");
             tokio::select! {
                 _ = copy_bidirectional(&mut inbound, &mut outbound) => {}

@@ -31,6 +31,7 @@ impl Postgres {
     pub async fn start(dir: &Path, port: Option<u16>) -> Result<Postgres> {
         let programs = fetched(artifacts::POSTGRES).await?.join("bin");
         repository::create_dir(dir)?;
+        must_be_reachable(dir)?;
         let data = dir.join("data");
         if !data.is_dir() {
             let (programs, data) = (programs.clone(), data.clone());
@@ -137,15 +138,20 @@ fn unprivileged(program: &Path) -> Result<Command> {
         command.env_remove(name);
     }
     if let Some((user, group)) = repository::unprivileged_user()? {
-        let dir = program.parent().context("a program lies in a directory")?;
-        ensure!(
-            repository::reachable(dir)?,
-            "PostgreSQL runs as nobody, who cannot reach {}: open its parent directories to all",
-            dir.display()
-        );
+        must_be_reachable(program.parent().context("a program lies in a directory")?)?;
         command.uid(user).gid(group);
     }
     Ok(command)
+}
+
+fn must_be_reachable(dir: &Path) -> Result<()> {
+    ensure!(
+        repository::unprivileged_user()?.is_none() || repository::reachable(dir)?,
+        "PostgreSQL refuses to run as root and runs as nobody, who cannot reach {}: use a directory under {}",
+        dir.display(),
+        repository::data_dir()?.display()
+    );
+    Ok(())
 }
 
 fn succeeded(what: &str, output: &Output) -> Result<()> {

@@ -142,7 +142,7 @@ mod tests {
             (ParameterValue::Jsonb(b"{".to_vec()), "invalid JSON"),
             (ParameterValue::Decimal("1".into()), "does not bind decimal"),
         ] {
-            let error = parameters(&[value]).err().expect("refused");
+            let error = parameters(&[value]).expect_err("refused");
             assert!(error.starts_with("$1: ") && error.contains(reason), "{error}");
         }
     }

@@ -25,7 +25,7 @@ type Outcome = Result<Value, Value>;
 #[http_service]
 async fn handle(request: Request) -> impl IntoResponse {
     let (parts, body) = request.into_parts();
-    let body = body.collect().await.map_or(Bytes::new(), |body| body.to_bytes());
+    let body = body.collect().await.map_or(Bytes::new(), http_body_util::Collected::to_bytes);
     let path = parts.uri.path();
     let query = parts.uri.query().unwrap_or_default();
     let outcome = match path.strip_prefix("/guest/").and_then(|call| call.split_once('/')) {
