@@ -15,7 +15,7 @@ with page as (
         where ($1::text is null or status = $1::text)
           and ($2::int2 is null or priority = $2::int2)
           and ($3::text is null or tags @> array[$3::text])
-          and ($4::text is null or due_at < ($4::text)::timestamptz)
+          and ($4::text is null or coalesce(due_at, 'infinity') < ($4::text)::timestamptz)
           and ($5::text is null or words @@ plainto_tsquery('simple', $5::text))
           and ($6::text is null or ({key}, id) {after} (($6::text)::{type}, $7::uuid))
         order by {key} {direction}, id {direction}
