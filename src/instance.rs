@@ -10,6 +10,7 @@ use crate::api;
 use crate::cache::Cache;
 use crate::config::{Config, ConfigError};
 use crate::forward::Forwarder;
+use crate::log;
 use crate::store::Store;
 
 pub struct Instance {
@@ -29,7 +30,11 @@ pub async fn get() -> Result<Rc<Instance>, ConfigError> {
     if let Some(instance) = INSTANCE.with(|cell| cell.get().cloned()) {
         return Ok(instance);
     }
-    let loaded = Rc::new(Instance::new(Config::load().await?));
+    let config = Config::load().await?;
+    if config.api_tokens.is_empty() {
+        log::info("the API is open: api_token_hashes is empty");
+    }
+    let loaded = Rc::new(Instance::new(config));
     // Requests that started together may all get here; the first one's instance is everybody's.
     Ok(INSTANCE.with(|cell| Rc::clone(cell.get_or_init(|| loaded))))
 }
