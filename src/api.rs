@@ -10,6 +10,7 @@ mod guard; // who may ask
 
 use axum::Router;
 use axum::extract::Path;
+use axum::extract::rejection::PathRejection;
 use axum::middleware::from_fn;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
@@ -58,9 +59,13 @@ fn local<F: Future>(handler: F) -> SendWrapper<F> {
     SendWrapper::new(handler)
 }
 
-fn task_id(Path(id): Path<String>) -> Result<Uuid, Problem> {
-    Uuid::try_parse(&id)
-        .map_err(|error| Problem::Invalid(vec![Invalid::parameter("id", "value", error.to_string())]))
+/// What stands in the path where an id should; a text that is not UTF-8 is refused like any other.
+type PathId = Result<Path<String>, PathRejection>;
+
+fn task_id(id: PathId) -> Result<Uuid, Problem> {
+    let invalid = |detail| Problem::Invalid(vec![Invalid::parameter("id", "value", detail)]);
+    let Path(id) = id.map_err(|rejection| invalid(rejection.body_text()))?;
+    Uuid::try_parse(&id).map_err(|error| invalid(error.to_string()))
 }
 
 /// A JSON body that clients may keep, if they ask each time whether it is still right.

@@ -6,41 +6,60 @@ use std::collections::BTreeSet;
 use chrono::{DateTime, Datelike as _, SubsecRound as _, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
+use utoipa::ToSchema;
 
 use crate::task::{Priority, Status};
 
 /// Characters (Unicode scalar values); a title's are counted after trimming.
-const TITLE_CHARS_MAX: usize = 200;
-const DESCRIPTION_CHARS_MAX: usize = 10_000;
-const TAGS_MAX: usize = 20;
+pub const TITLE_CHARS_MAX: usize = 200;
+pub const DESCRIPTION_CHARS_MAX: usize = 10_000;
+pub const TAGS_MAX: usize = 20;
 pub const TAG_CHARS_MAX: usize = 50;
 /// Tasks of one batch.
-const BATCH_TASKS_MAX: usize = 500;
+pub const BATCH_TASKS_MAX: usize = 500;
 
 /// What a client asked to create.
-#[derive(Debug)]
+#[derive(Debug, ToSchema)]
+#[schema(description = "A task to be: what is absent is as the defaults say.")]
 pub struct NewTask {
+    /// Blanks at both ends are cut and not counted.
+    #[schema(examples("buy milk"))]
     pub title: String,
     pub description: Option<String>,
+    #[schema(required = false)]
     pub status: Status,
+    #[schema(required = false)]
     pub priority: Priority,
+    /// With its offset; kept to the microsecond, and shown in UTC.
+    #[schema(examples("2026-12-24T18:00:00Z"))]
     pub due_at: Option<DateTime<Utc>>,
+    #[schema(required = false)]
     pub tags: Vec<String>,
 }
 
 /// What a client asked to change: a field is set if there is something in it.
-#[derive(Debug, Default)]
+#[derive(Debug, Default, ToSchema)]
+#[schema(
+    as = TaskPatch,
+    description = "A JSON Merge Patch (RFC 7396): what is absent stays as it is, and null removes."
+)]
 pub struct Changes {
+    /// Blanks at both ends are cut and not counted.
+    #[schema(nullable = false)]
     pub title: Option<String>,
     pub description: Option<Option<String>>,
+    #[schema(nullable = false)]
     pub status: Option<Status>,
+    #[schema(nullable = false)]
     pub priority: Option<Priority>,
     pub due_at: Option<Option<DateTime<Utc>>>,
+    #[schema(nullable = false)]
     pub tags: Option<Vec<String>>,
 }
 
 /// One thing that is wrong with a request, in the words of its sender.
-#[derive(Debug, Eq, PartialEq, Serialize)]
+#[derive(Debug, Eq, PartialEq, Serialize, ToSchema)]
+#[schema(description = "One thing that is wrong with a request, and where.")]
 pub struct Invalid {
     #[serde(flatten)]
     pub place: Place,
@@ -50,7 +69,7 @@ pub struct Invalid {
     pub code: &'static str,
 }
 
-#[derive(Debug, Eq, PartialEq, Serialize)]
+#[derive(Debug, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Place {
     /// A JSON Pointer (RFC 6901) into the body.

@@ -9,7 +9,7 @@ use crate::fields::Invalid;
 /// The longest that a client may ask a write to wait for the broker.
 const WAIT_S_MAX: u64 = 30;
 
-const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
+pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
 
 /// Conditions on the version that a write finds (RFC 9110, section 13.1).
 #[derive(Debug, Default, Eq, PartialEq)]
@@ -117,16 +117,16 @@ impl Preferences {
 }
 
 /// The Idempotency-Key (draft-ietf-httpapi-idempotency-key-header-07): a string in quotes; many
-/// clients send it without, so that is taken too.
+/// clients send it without, so that is taken too. A quote within would make it two texts.
 pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Vec<Invalid>> {
     let Some(value) = headers.get("idempotency-key") else {
         return Ok(None);
     };
     let text = value.to_str().unwrap_or_default().trim();
     let key = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
-    let printable = key.bytes().all(|byte| (0x20..0x7f).contains(&byte));
+    let printable = key.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'"');
     if !(1..=IDEMPOTENCY_KEY_CHARS_MAX).contains(&key.len()) || !printable {
-        let detail = "must have 1 to 255 printable ASCII characters, such as a UUID";
+        let detail = "must have 1 to 255 printable ASCII characters other than the quote, such as a UUID";
         return Err(vec![Invalid::header("Idempotency-Key", "value", detail)]);
     }
     Ok(Some(key.to_owned()))
@@ -200,7 +200,9 @@ mod tests {
         let parse = |value| idempotency_key(&headers(&[("idempotency-key", value)]));
         assert_eq!(parse("\"abc\"").unwrap().as_deref(), Some("abc"));
         assert_eq!(parse("abc").unwrap().as_deref(), Some("abc"));
-        assert!(parse("").is_err() && parse("\"\"").is_err() && parse(&"x".repeat(256)).is_err());
+        for bad in ["", "\"\"", "\"", "a\"b", &"x".repeat(256)] {
+            assert!(parse(bad).is_err(), "{bad}");
+        }
         assert_eq!(idempotency_key(&HeaderMap::new()).unwrap(), None);
     }
 

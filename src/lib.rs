@@ -16,6 +16,8 @@ mod instance; // what outlives a request
 mod config;
 mod deadline;
 mod log;
+#[cfg(test)]
+mod document; // openapi.json and asyncapi.json, from these types
 
 use axum::response::IntoResponse as _;
 use http::{HeaderName, HeaderValue, Response, header};

@@ -8,6 +8,7 @@ use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
 use thiserror::Error;
+use utoipa::ToSchema;
 
 use crate::config::ConfigError;
 use crate::fields::{Invalid, Place};
@@ -58,13 +59,20 @@ pub enum Problem {
 struct Stashed(Arc<Problem>);
 
 /// RFC 9457, section 3.1, and two members of our own.
-#[derive(Serialize)]
-struct Details<'a> {
+#[derive(Serialize, ToSchema)]
+#[schema(as = Problem, description = "Problem details (RFC 9457), with two members of our own.")]
+pub struct Details<'a> {
+    #[schema(examples("Unprocessable Entity"))]
     title: &'a str,
+    #[schema(minimum = 400, maximum = 599, examples(422))]
     status: u16,
+    /// For people.
     detail: String,
+    /// Stands in the service's log as well.
     request_id: &'a str,
+    /// Everything that is wrong with the request; of a 422 only.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    #[schema(required = false)]
     errors: &'a [Invalid],
 }
 

@@ -11,11 +11,11 @@ use uuid::Uuid;
 use crate::fields::{Invalid, NO_NUL, TAG_CHARS_MAX, TIME, parse_time};
 use crate::task::{Priority, Status};
 
-const LIMIT_DEFAULT: u8 = 20;
-const LIMIT_MAX: u8 = 100;
-const OFFSET_MAX: u32 = 10_000;
-const WORDS_CHARS_MAX: usize = 200;
-const CURSOR_CHARS_MAX: usize = 512;
+pub const LIMIT_DEFAULT: u8 = 20;
+pub const LIMIT_MAX: u8 = 100;
+pub const OFFSET_MAX: u32 = 10_000;
+pub const WORDS_CHARS_MAX: usize = 200;
+pub const CURSOR_CHARS_MAX: usize = 512;
 
 #[derive(Clone, Debug, Default)]
 pub struct Query {

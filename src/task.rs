@@ -4,22 +4,30 @@ use chrono::{DateTime, Utc};
 use contract::{Event, EventType, timestamp};
 use serde::Serialize;
 use serde_json::value::RawValue;
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::fields::NewTask;
 
 /// A task as the API shows it and as its events carry it. The function `task_document` of the
 /// migrations writes the same JSON, field for field.
-#[derive(Clone, Debug, Serialize)]
+#[derive(Clone, Debug, Serialize, ToSchema)]
+#[schema(description = "A task.")]
 pub struct Task {
+    /// A UUIDv7.
     pub id: Uuid,
+    #[schema(examples("buy milk"))]
     pub title: String,
+    #[schema(required = true)]
     pub description: Option<String>,
     pub status: Status,
     pub priority: Priority,
     #[serde(with = "timestamp::option")]
+    #[schema(required = true)]
     pub due_at: Option<DateTime<Utc>>,
     pub tags: Vec<String>,
+    /// Counts the changes, from 1 on; the entity tag is made of it.
+    #[schema(minimum = 1)]
     pub version: u64,
     #[serde(with = "timestamp")]
     pub created_at: DateTime<Utc>,
@@ -27,7 +35,7 @@ pub struct Task {
     pub updated_at: DateTime<Utc>,
 }
 
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Status {
     #[default]
@@ -36,7 +44,7 @@ pub enum Status {
     Done,
 }
 
-#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, Default, Eq, PartialEq, Serialize, ToSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum Priority {
     Low,

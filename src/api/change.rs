@@ -1,10 +1,10 @@
-use axum::extract::{Path, Request};
+use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use http::StatusCode;
 use http::request::Parts;
 use uuid::Uuid;
 
-use super::{body, json, task_id, with_etag, written};
+use super::{PathId, body, json, task_id, with_etag, written};
 use crate::config::Config;
 use crate::fields::{Changes, NewTask};
 use crate::headers::{Conditions, Preferences, traceparent};
@@ -12,7 +12,7 @@ use crate::instance::{self, Instance};
 use crate::problem::Problem;
 use crate::store::{Changed, Deleted, Found};
 
-pub(super) async fn put(id: Path<String>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn put(id: PathId, request: Request) -> Result<Response, Problem> {
     let id = task_id(id)?;
     let instance = instance::get().await?;
     let (parts, body) = request.into_parts();
@@ -22,7 +22,7 @@ pub(super) async fn put(id: Path<String>, request: Request) -> Result<Response, 
     change(&instance, id, &parts, &Changes::all(new)).await
 }
 
-pub(super) async fn patch(id: Path<String>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn patch(id: PathId, request: Request) -> Result<Response, Problem> {
     let id = task_id(id)?;
     let instance = instance::get().await?;
     let (parts, body) = request.into_parts();
@@ -33,7 +33,7 @@ pub(super) async fn patch(id: Path<String>, request: Request) -> Result<Response
     change(&instance, id, &parts, &changes).await
 }
 
-pub(super) async fn delete(id: Path<String>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn delete(id: PathId, request: Request) -> Result<Response, Problem> {
     let id = task_id(id)?;
     let instance = instance::get().await?;
     let (parts, _) = request.into_parts();

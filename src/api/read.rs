@@ -1,14 +1,14 @@
-use axum::extract::{Path, Request};
+use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, StatusCode};
 
-use super::{json, task_id, with_etag};
+use super::{PathId, json, task_id, with_etag};
 use crate::cache::Cached;
 use crate::headers::has_version;
 use crate::instance;
 use crate::problem::Problem;
 
-pub(super) async fn task(id: Path<String>, request: Request) -> Result<Response, Problem> {
+pub(super) async fn task(id: PathId, request: Request) -> Result<Response, Problem> {
     let id = task_id(id)?;
     let instance = instance::get().await?;
     let lease = match instance.cache.task(id).await {
@@ -27,7 +27,7 @@ pub(super) async fn task(id: Path<String>, request: Request) -> Result<Response,
 }
 
 /// What has happened to a task and is not on the topic yet.
-pub(super) async fn events(id: Path<String>) -> Result<Response, Problem> {
+pub(super) async fn events(id: PathId) -> Result<Response, Problem> {
     let id = task_id(id)?;
     let instance = instance::get().await?;
     let events = instance.store.select_events(id).await?.ok_or(Problem::NoSuchTask)?;

@@ -1,0 +1,122 @@
+//! AsyncAPI: the records of the topic, as `sidecar/src/record.rs` makes them.
+
+use contract::{EventType, SOURCE};
+use serde_json::{Map, Value, json};
+
+use super::schemas::{self, reference, task};
+
+pub(super) const EVENT_TYPES: [EventType; 3] =
+    [EventType::TaskCreated, EventType::TaskUpdated, EventType::TaskDeleted];
+
+pub(super) fn asyncapi() -> Value {
+    let all = |path: &str| -> Map<String, Value> {
+        EVENT_TYPES
+            .map(|name| (name.to_string(), json!({ "$ref": format!("#/{path}/{name}") })))
+            .into_iter()
+            .collect()
+    };
+    let sent: Vec<_> = all("channels/task_events/messages").into_iter().map(|(_, message)| message).collect();
+    let messages: Map<_, _> =
+        EVENT_TYPES.map(|event_type| (event_type.to_string(), message(event_type))).into_iter().collect();
+    let mut schemas = schemas::only(&["Task", "Status", "Priority"]);
+    schemas["Headers"] = headers();
+    json!({
+        "asyncapi": "3.0.0",
+        "info": {
+            "title": "Task events",
+            "version": env!("CARGO_PKG_VERSION"),
+            "description": "Every committed change of a task, at least once, the changes of a task in their \
+                            order and in one partition. Every occurrence of an event has the same ce_id.",
+            "license": { "name": "Apache-2.0" },
+        },
+        "defaultContentType": "application/json",
+        "channels": {
+            "task_events": {
+                "address": "task_events",
+                "description": "The topic's name is a setting; this is its default.",
+                "messages": all("components/messages"),
+                "bindings": { "kafka": { "topic": "task_events", "bindingVersion": "0.5.0" } },
+            },
+        },
+        "operations": {
+            "publishTaskEvents": {
+                "action": "send",
+                "channel": { "$ref": "#/channels/task_events" },
+                "summary": "What happened to tasks",
+                "messages": sent,
+            },
+        },
+        "components": { "messages": messages, "schemas": schemas },
+    })
+}
+
+fn message(event_type: EventType) -> Value {
+    let (summary, version) = match event_type {
+        EventType::TaskCreated => ("A task was created.", 1),
+        EventType::TaskUpdated => ("A task was changed; data is its new state.", 2),
+        EventType::TaskDeleted => {
+            ("A task was deleted; data is its last state, under a version of its own.", 3)
+        }
+    };
+    let mut task = task();
+    task["version"] = json!(version);
+    let id = task["id"].clone();
+    let key = json!({ "type": "string", "format": "uuid", "description": "The task's id." });
+    json!({
+        "name": event_type,
+        "title": event_type,
+        "summary": summary,
+        "contentType": "application/json",
+        "headers": reference("Headers"),
+        "payload": {
+            "type": "object",
+            "required": ["event_type", "data"],
+            "properties": { "event_type": { "const": event_type }, "data": reference("Task") },
+        },
+        "bindings": { "kafka": { "key": key, "bindingVersion": "0.5.0" } },
+        "examples": [{
+            "headers": {
+                "content-type": "application/json",
+                "ce_specversion": "1.0",
+                "ce_id": "01938a4e-9acd-7b43-9d3b-6b0e6a3c0f11",
+                "ce_type": event_type,
+                "ce_source": SOURCE,
+                "ce_subject": id,
+                "ce_time": task["updated_at"],
+                "ce_sequence": format!("{version:010}"),
+                "ce_partitionkey": id,
+            },
+            "payload": { "event_type": event_type, "data": task },
+        }],
+    })
+}
+
+/// CloudEvents 1.0 in binary mode.
+fn headers() -> Value {
+    let id = |description: &str| json!({ "type": "string", "format": "uuid", "description": description });
+    json!({
+        "type": "object",
+        "required": [
+            "content-type", "ce_specversion", "ce_id", "ce_type", "ce_source", "ce_subject", "ce_time",
+            "ce_sequence", "ce_partitionkey",
+        ],
+        "properties": {
+            "content-type": { "const": "application/json" },
+            "ce_specversion": { "const": "1.0" },
+            "ce_id": id("The event's id, the same at every occurrence."),
+            "ce_type": { "enum": EVENT_TYPES },
+            "ce_source": { "const": SOURCE },
+            "ce_subject": id("The task's id."),
+            "ce_time": { "type": "string", "format": "date-time" },
+            "ce_sequence": {
+                "type": "string", "pattern": "^[0-9]{10,}$",
+                "description": "The task's version, padded so that it orders as text.",
+            },
+            "ce_partitionkey": id("The task's id."),
+            "traceparent": {
+                "type": "string", "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
+                "description": "W3C Trace Context of the request that made the change, if it had one.",
+            },
+        },
+    })
+}

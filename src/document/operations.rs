@@ -1,0 +1,251 @@
+//! OpenAPI: the operations of `api.rs`, with what each takes and answers.
+
+use serde_json::{Map, Value, json};
+
+use super::responses::{self, answer, errors};
+use super::schemas::{self, reference, task};
+use crate::fields::TAG_CHARS_MAX;
+use crate::headers::IDEMPOTENCY_KEY_CHARS_MAX;
+use crate::query::{CURSOR_CHARS_MAX, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, SortKey, WORDS_CHARS_MAX};
+
+pub(super) fn openapi() -> Value {
+    let mut document = schemas::openapi();
+    document["info"]["title"] = json!("Task API");
+    document["info"]["description"] = json!(
+        "Tasks, whose every change is committed together with its event for the topic `task_events`; \
+         /asyncapi.json describes those. Query parameters that are not listed here are refused. HEAD is \
+         answered wherever GET is, and OPTIONS everywhere."
+    );
+    document["servers"] = json!([{ "url": "/" }]);
+    // Without configured tokens the API is open; nothing in a document can say which it is.
+    document["security"] = json!([{}, { "bearer": [] }]);
+    document["paths"] = json!({
+        "/api/tasks": { "get": list(), "post": create() },
+        "/api/tasks:batch": { "post": create_many() },
+        "/api/tasks/{id}": {
+            "parameters": [parameter("TaskId")],
+            "get": read(),
+            "put": replace(),
+            "patch": patch(),
+            "delete": delete(),
+        },
+        "/api/tasks/{id}/events": { "parameters": [parameter("TaskId")], "get": events() },
+    });
+    let components = document["components"].as_object_mut().unwrap();
+    components.insert("parameters".to_owned(), parameters());
+    components.insert("headers".to_owned(), responses::headers());
+    components.insert("responses".to_owned(), responses::components());
+    let scheme =
+        json!({ "type": "http", "scheme": "bearer", "description": "If any tokens are configured." });
+    components.insert("securitySchemes".to_owned(), json!({ "bearer": scheme }));
+    document
+}
+
+fn list() -> Value {
+    let filters = ["Status", "Priority", "Tag", "DueBefore", "Words", "Sort", "Cursor", "Limit", "Offset"];
+    let page = json!({ "type": "array", "maxItems": LIMIT_MAX, "items": reference("Task") });
+    json!({
+        "operationId": "listTasks",
+        "summary": "A page of tasks, the newest first if nothing else is asked for",
+        "parameters": asked(&filters),
+        "responses": with("200", answer("A page; Link leads to the next one.", &["Link"], Some(page)), &["422"]),
+    })
+}
+
+fn create() -> Value {
+    let mut created = answer(
+        "The task; with return=minimal nothing of it but its headers.",
+        &["Location", "ETag", "Preference-Applied", "Event-Receipt"],
+        Some(reference("Task")),
+    );
+    created["links"] = links();
+    json!({
+        "operationId": "createTask",
+        "summary": "Create a task",
+        "parameters": asked(&["IdempotencyKey", "Prefer", "Traceparent"]),
+        "requestBody": body("NewTask", &["application/json"], json!({ "title": "buy milk" })),
+        "responses": with("201", created, &["400", "408", "409", "413", "415", "422"]),
+    })
+}
+
+fn create_many() -> Value {
+    let tasks = json!({ "type": "array", "items": reference("Task") });
+    let headers = &["Preference-Applied", "Event-Receipt"];
+    let created = answer("The tasks in the order of the request.", headers, Some(tasks));
+    json!({
+        "operationId": "createTasks",
+        "summary": "Create up to 500 tasks, all or none",
+        "parameters": asked(&["Prefer", "Traceparent"]),
+        "requestBody": body("NewTasks", &["application/json"], json!([{ "title": "a" }, { "title": "b" }])),
+        "responses": with("201", created, &["400", "408", "413", "415", "422"]),
+    })
+}
+
+fn read() -> Value {
+    let mut responses = with("200", answer("The task.", &["ETag"], Some(reference("Task"))), &["404", "422"]);
+    responses["304"] = answer("The task has the version that If-None-Match names.", &["ETag"], None);
+    json!({
+        "operationId": "getTask",
+        "summary": "Read a task",
+        "parameters": asked(&["IfNoneMatch"]),
+        "responses": responses,
+    })
+}
+
+fn replace() -> Value {
+    json!({
+        "operationId": "replaceTask",
+        "summary": "Set every field of a task, absent ones to their defaults",
+        "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent"]),
+        "requestBody": body("NewTask", &["application/json"], json!({ "title": "buy milk", "status": "done" })),
+        "responses": changed(),
+    })
+}
+
+fn patch() -> Value {
+    let media_types = ["application/merge-patch+json", "application/json"];
+    json!({
+        "operationId": "patchTask",
+        "summary": "Change some fields of a task (RFC 7396)",
+        "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent"]),
+        "requestBody": body("TaskPatch", &media_types, json!({ "status": "done", "due_at": null })),
+        "responses": changed(),
+    })
+}
+
+fn delete() -> Value {
+    let headers = &["Preference-Applied", "Event-Receipt"];
+    json!({
+        "operationId": "deleteTask",
+        "summary": "Delete a task",
+        "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent"]),
+        "responses": with("204", answer("There is no such task any more.", headers, None), &["404", "412", "422", "428"]),
+    })
+}
+
+fn events() -> Value {
+    let events = json!({ "type": "array", "maxItems": 100, "items": reference("PendingEvent") });
+    let found = answer("The oldest 100, in the order of versions; none if all are.", &[], Some(events));
+    json!({
+        "operationId": "listPendingEvents",
+        "summary": "What happened to a task and is not on the topic yet",
+        "responses": with("200", found, &["404", "422"]),
+    })
+}
+
+/// Answers to PUT and PATCH.
+fn changed() -> Value {
+    let headers = &["ETag", "Preference-Applied", "Event-Receipt"];
+    let told = "The task. If there was nothing to change it has its old version, and there is no event.";
+    let mut responses = with(
+        "200",
+        answer(told, headers, Some(reference("Task"))),
+        &["400", "404", "408", "412", "413", "415", "422", "428"],
+    );
+    responses["204"] = answer("The same, with Prefer: return=minimal.", headers, None);
+    responses
+}
+
+/// What a created task's id is good for.
+fn links() -> Value {
+    let operations = ["getTask", "replaceTask", "patchTask", "deleteTask", "listPendingEvents"];
+    let link =
+        |operation: &str| json!({ "operationId": operation, "parameters": { "id": "$response.body#/id" } });
+    operations.map(|operation| (operation.to_owned(), link(operation))).into_iter().collect()
+}
+
+fn with(status: &str, answer: Value, statuses: &[&str]) -> Value {
+    let mut responses = errors(statuses);
+    responses.insert(status.to_owned(), answer);
+    Value::Object(responses)
+}
+
+fn body(schema: &str, media_types: &[&str], example: Value) -> Value {
+    let content: Map<_, _> = media_types
+        .iter()
+        .map(|name| ((*name).to_owned(), json!({ "schema": reference(schema), "example": example })))
+        .collect();
+    json!({ "required": true, "content": content })
+}
+
+fn parameter(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/parameters/{name}") })
+}
+
+/// These parameters, and the one that every operation takes.
+fn asked(names: &[&str]) -> Vec<Value> {
+    names.iter().chain(&["RequestId"]).map(|name| parameter(name)).collect()
+}
+
+fn parameters() -> Value {
+    let query = |name: &str, description: &str, schema: Value| json!({ "name": name, "in": "query", "description": description, "schema": schema });
+    let header = |name: &str, description: &str, schema: Value| json!({ "name": name, "in": "header", "description": description, "schema": schema });
+    let text = |example: &str| json!({ "type": "string", "examples": [example] });
+    let words = |chars_max: usize| json!({ "type": "string", "minLength": 1, "maxLength": chars_max, "pattern": r"^[^\u0000]*$" });
+    let sorts: Vec<_> =
+        SortKey::ALL.iter().flat_map(|key| [key.name().to_owned(), format!("-{}", key.name())]).collect();
+    // In quotes as the draft has it, or bare as many clients send it; no quote within.
+    let key = format!(
+        "^(\"[ !#-~]{{1,{IDEMPOTENCY_KEY_CHARS_MAX}}}\"|[!#-~]([ !#-~]{{0,{}}}[!#-~])?)$",
+        IDEMPOTENCY_KEY_CHARS_MAX - 2
+    );
+    json!({
+        "TaskId": {
+            "name": "id", "in": "path", "required": true,
+            "schema": { "type": "string", "format": "uuid", "examples": [task()["id"]] },
+        },
+        "Status": query("status", "Only tasks in this status.", reference("Status")),
+        "Priority": query("priority", "Only tasks of this priority.", reference("Priority")),
+        "Tag": query("tag", "Only tasks that have this tag.", words(TAG_CHARS_MAX)),
+        "DueBefore": query(
+            "due_before",
+            "Only tasks that are due before this time.",
+            json!({ "type": "string", "format": "date-time" }),
+        ),
+        "Words": query("q", "Only tasks with all these words in title and description.", words(WORDS_CHARS_MAX)),
+        "Sort": query("sort", "A minus is for descending.", json!({ "enum": sorts, "default": "-created_at" })),
+        "Cursor": query(
+            "cursor",
+            "Where the page begins: from the Link header of the page before, with the same sort. Not with \
+             an offset.",
+            json!({ "type": "string", "format": "task-cursor", "maxLength": CURSOR_CHARS_MAX }),
+        ),
+        "Limit": query(
+            "limit",
+            "Tasks on the page.",
+            json!({ "type": "integer", "minimum": 1, "maximum": LIMIT_MAX, "default": LIMIT_DEFAULT }),
+        ),
+        "Offset": query(
+            "offset",
+            "Tasks to leave out before the page; the cursor is stable under changes and goes further.",
+            json!({ "type": "integer", "minimum": 0, "maximum": OFFSET_MAX, "default": 0 }),
+        ),
+        "IfMatch": header(
+            "If-Match",
+            "Entity tags of the versions that the change is meant for, or `*`. A setting makes it mandatory.",
+            text("\"1\""),
+        ),
+        "IfNoneMatch": header("If-None-Match", "Entity tags of versions that are not wanted.", text("\"1\"")),
+        "IdempotencyKey": header(
+            "Idempotency-Key",
+            "Makes the request safe to repeat for 24 hours: the same key and body give the first answer again.",
+            json!({ "type": "string", "pattern": key, "examples": ["\"8e03978e-40d5-43e8-bc93-6894a57f9324\""] }),
+        ),
+        "Prefer": header(
+            "Prefer",
+            "`wait=N` waits up to N seconds, 30 at most, for the broker to have the event; `return=minimal` \
+             leaves the task out of the answer. Others are ignored (RFC 7240).",
+            text("wait=1"),
+        ),
+        "Traceparent": header(
+            "traceparent",
+            "W3C Trace Context, passed on with the event; ignored if it is malformed, as that says.",
+            text("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+        ),
+        "RequestId": header(
+            "X-Request-Id",
+            "An id of the client's own: 1 to 128 letters, digits, `-`, `_` or `.`; ignored if it is anything else.",
+            text("checkout-7"),
+        ),
+    })
+}

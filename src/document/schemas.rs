@@ -1,0 +1,154 @@
+//! Schemas of bodies, from the types: utoipa derives their form, the constants of `fields.rs` give
+//! their limits.
+
+use serde_json::{Map, Value, json};
+use utoipa::OpenApi;
+
+use crate::fields::{
+    BATCH_TASKS_MAX, Changes, DESCRIPTION_CHARS_MAX, NewTask, TAG_CHARS_MAX, TAGS_MAX, TITLE_CHARS_MAX,
+};
+use crate::problem::Details;
+use crate::task::Task;
+
+#[derive(OpenApi)]
+#[openapi(components(schemas(Task, NewTask, Changes, Details)))]
+struct Derived;
+
+/// Everything but the character that PostgreSQL cannot store.
+const NO_NUL: &str = r"^[^\u0000]*$";
+
+/// The same with something in it that `str::trim` leaves. `\s` is not quite the same characters, and
+/// not the same ones in every dialect of regular expressions.
+const NOT_BLANK: &str = r"^[^\u0000]*[^\u0000\u0009-\u000d\u0020\u0085\u00a0\u1680\u2000-\u200a\u2028\u2029\u202f\u205f\u3000][^\u0000]*$";
+
+/// The document as utoipa begins it: version of OpenAPI, title, and the derived schemas.
+pub(super) fn openapi() -> Value {
+    let mut document = serde_json::to_value(Derived::openapi()).unwrap();
+    let schemas = document["components"]["schemas"].as_object_mut().unwrap();
+    limit(schemas);
+    refuse_the_unknown(schemas);
+    schemas.extend(undeclared());
+    document
+}
+
+/// The schemas of `names`, for a document of another kind.
+pub(super) fn only(names: &[&str]) -> Value {
+    let mut document = openapi();
+    let schemas = document["components"]["schemas"].as_object_mut().unwrap();
+    names.iter().map(|name| ((*name).to_owned(), schemas.remove(*name).unwrap())).collect()
+}
+
+pub(super) fn reference(name: &str) -> Value {
+    json!({ "$ref": format!("#/components/schemas/{name}") })
+}
+
+pub(super) fn task() -> Value {
+    json!({
+        "id": "01938a4e-9acc-77c8-b90a-92a109b260cb",
+        "title": "buy milk",
+        "description": null,
+        "status": "todo",
+        "priority": "normal",
+        "due_at": "2026-12-24T18:00:00.000000Z",
+        "tags": ["home", "errands"],
+        "version": 1,
+        "created_at": "2026-11-23T00:52:12.108849Z",
+        "updated_at": "2026-11-23T00:52:12.108849Z",
+    })
+}
+
+fn limit(schemas: &mut Map<String, Value>) {
+    let limits = json!({
+        "title": { "minLength": 1, "maxLength": TITLE_CHARS_MAX, "pattern": NOT_BLANK },
+        "description": { "maxLength": DESCRIPTION_CHARS_MAX, "pattern": NO_NUL },
+        "tags": {
+            "maxItems": TAGS_MAX,
+            "uniqueItems": true,
+            "items": { "type": "string", "minLength": 1, "maxLength": TAG_CHARS_MAX, "pattern": NO_NUL },
+        },
+    });
+    for name in ["Task", "NewTask", "TaskPatch"] {
+        for (field, limits) in limits.as_object().unwrap() {
+            let field = schemas[name]["properties"][field].as_object_mut().unwrap();
+            field.extend(limits.as_object().unwrap().clone());
+        }
+    }
+    let defaults = NewTask::parse(json!({ "title": "a" })).unwrap();
+    let fields = &mut schemas["NewTask"]["properties"];
+    fields["status"]["default"] = json!(defaults.status);
+    fields["priority"]["default"] = json!(defaults.priority);
+    fields["tags"]["default"] = json!(defaults.tags);
+    fields["description"]["default"] = json!(defaults.description);
+    fields["due_at"]["default"] = json!(defaults.due_at);
+    schemas["Task"]["examples"] = json!([task()]);
+    let code = json!({ "enum": ["required", "type", "length", "value", "unknown"] });
+    let properties = &mut schemas["Invalid"]["allOf"][1]["properties"];
+    properties["code"].as_object_mut().unwrap().extend(code.as_object().unwrap().clone());
+}
+
+/// The parser of `fields.rs` refuses unknown fields, which utoipa cannot know.
+fn refuse_the_unknown(schemas: &mut Map<String, Value>) {
+    for name in ["NewTask", "TaskPatch"] {
+        schemas[name]["additionalProperties"] = json!(false);
+    }
+}
+
+/// Of JSON that no type of ours stands for: PostgreSQL makes it, or `serde_json::json!` does.
+fn undeclared() -> Map<String, Value> {
+    let schemas = json!({
+        "NewTasks": {
+            "type": "array",
+            "description": "Tasks to be, created all or none.",
+            "minItems": 1,
+            "maxItems": BATCH_TASKS_MAX,
+            "items": reference("NewTask"),
+        },
+        "PendingEvent": {
+            "type": "object",
+            "description": "An event that is committed and not on the topic yet.",
+            "required": ["id", "event_type", "version", "time"],
+            "properties": {
+                "id": { "type": "string", "format": "uuid", "description": "The record's ce_id." },
+                "event_type": { "enum": super::messages::EVENT_TYPES.map(contract::EventType::as_str) },
+                "version": { "type": "integer", "format": "int64", "minimum": 1 },
+                "time": { "type": "string", "format": "date-time" },
+            },
+        },
+        "FastApiError": {
+            "type": "object",
+            "description": "The error as FastAPI would answer it, for who accepts application/json by name \
+                            and not application/problem+json.",
+            "required": ["detail"],
+            "properties": {
+                "detail": {
+                    "oneOf": [
+                        { "type": "string" },
+                        { "type": "array", "minItems": 1, "items": reference("FastApiErrorItem") },
+                    ],
+                },
+            },
+        },
+        "FastApiErrorItem": {
+            "type": "object",
+            "required": ["loc", "msg", "type"],
+            "properties": {
+                "loc": { "type": "array", "minItems": 1, "items": { "type": ["string", "integer"] } },
+                "msg": { "type": "string" },
+                "type": { "type": "string" },
+            },
+        },
+    });
+    match schemas {
+        Value::Object(schemas) => schemas,
+        _ => unreachable!("written as an object"),
+    }
+}
+
+#[test]
+fn not_blank_means_what_trim_leaves() {
+    let blank = |character: &char| {
+        matches!(*character, '\t'..='\r' | ' ' | '\u{85}' | '\u{a0}' | '\u{1680}' | '\u{2000}'..='\u{200a}'
+            | '\u{2028}' | '\u{2029}' | '\u{202f}' | '\u{205f}' | '\u{3000}')
+    };
+    assert!(('\0'..=char::MAX).all(|character| character.is_whitespace() == blank(&character)));
+}
