@@ -10,7 +10,6 @@ use crate::api;
 use crate::cache::Cache;
 use crate::config::{Config, ConfigError};
 use crate::forward::Forwarder;
-use crate::log;
 use crate::store::Store;
 
 pub struct Instance {
@@ -30,11 +29,7 @@ pub async fn get() -> Result<Rc<Instance>, ConfigError> {
     if let Some(instance) = INSTANCE.with(|cell| cell.get().cloned()) {
         return Ok(instance);
     }
-    let config = Config::load().await?;
-    if config.api_tokens.is_empty() {
-        log::info("the API is open: api_token_hashes is empty");
-    }
-    let loaded = Rc::new(Instance::new(config));
+    let loaded = Rc::new(Instance::new(Config::load().await?));
     // Requests that started together may all get here; the first one's instance is everybody's.
     Ok(INSTANCE.with(|cell| Rc::clone(cell.get_or_init(|| loaded))))
 }

@@ -196,6 +196,12 @@ impl Running {
         let Running { url, host, sidecar_address, services, .. } = self;
         let (postgres, redis) = services.shown();
         let topic = &options.kafka_topic;
+        let access = match std::env::var("SPIN_VARIABLE_API_TOKEN_HASHES") {
+            Ok(hashes) if !hashes.is_empty() => "with a bearer token",
+            _ => {
+                "open to whoever reaches it; SPIN_VARIABLE_API_TOKEN_HASHES names tokens' hashes to close it"
+            }
+        };
         println!(
             "
     API          {url}/api/tasks (on {host})
@@ -204,6 +210,7 @@ impl Running {
     Redis        {redis}
     Kafka        {}, topic {topic}
     logs         .data/up/
+    access       {access}
 
 Create a task:
 
