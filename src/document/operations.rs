@@ -45,6 +45,7 @@ fn list() -> Value {
     let filters = ["Status", "Priority", "Tag", "DueBefore", "Words", "Sort", "Cursor", "Limit", "Offset"];
     let page = json!({ "type": "array", "maxItems": LIMIT_MAX, "items": reference("Task") });
     json!({
+        "tags": ["tasks"],
         "operationId": "listTasks",
         "summary": "A page of tasks, the newest first if nothing else is asked for",
         "parameters": asked(&filters),
@@ -60,6 +61,7 @@ fn create() -> Value {
     );
     created["links"] = links();
     json!({
+        "tags": ["tasks"],
         "operationId": "createTask",
         "summary": "Create a task",
         "parameters": asked(&["IdempotencyKey", "Prefer", "Traceparent"]),
@@ -73,6 +75,7 @@ fn create_many() -> Value {
     let headers = &["Preference-Applied", "Event-Receipt"];
     let created = answer("The tasks in the order of the request.", headers, Some(tasks));
     json!({
+        "tags": ["tasks"],
         "operationId": "createTasks",
         "summary": "Create up to 500 tasks, all or none",
         "parameters": asked(&["Prefer", "Traceparent"]),
@@ -85,6 +88,7 @@ fn read() -> Value {
     let mut responses = with("200", answer("The task.", &["ETag"], Some(reference("Task"))), &["404", "422"]);
     responses["304"] = answer("The task has the version that If-None-Match names.", &["ETag"], None);
     json!({
+        "tags": ["tasks"],
         "operationId": "getTask",
         "summary": "Read a task",
         "parameters": asked(&["IfNoneMatch"]),
@@ -94,6 +98,7 @@ fn read() -> Value {
 
 fn replace() -> Value {
     json!({
+        "tags": ["tasks"],
         "operationId": "replaceTask",
         "summary": "Set every field of a task, absent ones to their defaults",
         "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent"]),
@@ -105,6 +110,7 @@ fn replace() -> Value {
 fn patch() -> Value {
     let media_types = ["application/merge-patch+json", "application/json"];
     json!({
+        "tags": ["tasks"],
         "operationId": "patchTask",
         "summary": "Change some fields of a task (RFC 7396)",
         "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent"]),
@@ -116,6 +122,7 @@ fn patch() -> Value {
 fn delete() -> Value {
     let headers = &["Preference-Applied", "Event-Receipt"];
     json!({
+        "tags": ["tasks"],
         "operationId": "deleteTask",
         "summary": "Delete a task",
         "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent"]),
@@ -127,6 +134,7 @@ fn events() -> Value {
     let events = json!({ "type": "array", "maxItems": 100, "items": reference("PendingEvent") });
     let found = answer("The oldest 100, in the order of versions; none if all are.", &[], Some(events));
     json!({
+        "tags": ["tasks"],
         "operationId": "listPendingEvents",
         "summary": "What happened to a task and is not on the topic yet",
         "responses": with("200", found, &["404", "422"]),

@@ -42,6 +42,14 @@ pub(crate) async fn run(command: &mut Command) -> Result<()> {
     Ok(())
 }
 
+/// The components of the application, where `spin.toml` expects them.
+pub(crate) async fn build_application() -> Result<()> {
+    for package in ["task-api", "api-docs"] {
+        build_component(package).await?;
+    }
+    Ok(())
+}
+
 /// A component, where `spin.toml` expects it whatever `CARGO_TARGET_DIR` says.
 pub(crate) async fn build_component(package: &str) -> Result<PathBuf> {
     add_wasm_target().await?;

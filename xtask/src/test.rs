@@ -13,7 +13,7 @@ use xtask::progress::say;
 use xtask::repository;
 use xtask::services::{Kafka, KafkaVersion, Postgres, Redis, fetch_all};
 
-use crate::cargo::{self, build_component, cargo, program};
+use crate::cargo::{self, build_application, build_component, cargo, program};
 
 /// Most tests wait for a service most of the time: more of them than there are cores.
 const TEST_THREADS: &str = "4";
@@ -90,24 +90,22 @@ async fn lints() -> Result<()> {
 
 /// What the tests run, for they do not build it.
 struct Programs {
-    component: PathBuf,
     minispin_guest: PathBuf,
 }
 
 async fn build() -> Result<Programs> {
-    let component = build_component("task-api").await?;
+    build_application().await?;
     let minispin_guest = build_component("minispin-guest").await?;
     // Programs and tests at once: what the tests alone depend on adds features to what both depend on, which would
     // otherwise be compiled once with and once without them. Not all targets: components link as Wasm alone.
     cargo(["build", "--workspace", "--release", "--bins", "--tests"]).await?;
-    Ok(Programs { component, minispin_guest })
+    Ok(Programs { minispin_guest })
 }
 
 impl Programs {
     fn tell(&self, tests: &mut Command) {
-        let Programs { component, minispin_guest } = self;
-        let variables: [(&str, &Path); 4] = [
-            ("E2E_COMPONENT", component),
+        let Programs { minispin_guest } = self;
+        let variables: [(&str, &Path); 3] = [
             ("E2E_MINISPIN", &program("minispin")),
             ("E2E_SIDECAR", &program("kafka-sidecar")),
             ("MINISPIN_GUEST", minispin_guest),

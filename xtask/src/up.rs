@@ -18,7 +18,7 @@ use xtask::repository;
 use xtask::services::ports::Port;
 use xtask::services::{KafkaVersion, fetch_all};
 
-use crate::cargo::{self, build_component, cargo};
+use crate::cargo::{self, build_application, cargo};
 use host::Host;
 use services::Services;
 use settings::Addresses;
@@ -117,7 +117,7 @@ async fn start(options: &Options, dir: &Path) -> Result<Running> {
 }
 
 async fn build(options: &Options, host: &Host) -> Result<()> {
-    build_component("task-api").await?;
+    build_application().await?;
     let sidecar = (!options.docker).then_some("kafka-sidecar");
     let minispin = matches!(host, Host::Minispin).then_some("minispin");
     let programs: Vec<_> = sidecar.into_iter().chain(minispin).flat_map(|name| ["--bin", name]).collect();
