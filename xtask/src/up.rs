@@ -88,6 +88,7 @@ struct Running {
 
 async fn start(options: &Options, dir: &Path) -> Result<Running> {
     // Said now rather than after minutes of building.
+    options.check()?;
     TcpListener::bind(options.listen)
         .with_context(|| format!("{} is in use: choose another address with --listen", options.listen))?;
     let host = Host::find();

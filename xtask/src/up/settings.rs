@@ -38,6 +38,19 @@ pub(crate) struct Options {
     pub(super) kafka_topic: String,
 }
 
+impl Options {
+    /// The URLs that were given are such as the application can use: said before anything is built.
+    pub(super) fn check(&self) -> Result<()> {
+        if let Some(url) = &self.database_url {
+            database(url)?;
+        }
+        if let Some(url) = &self.redis_url {
+            redis(url)?;
+        }
+        Ok(())
+    }
+}
+
 /// Where everything is, once it runs.
 pub(super) struct Addresses {
     pub(super) database_url: String,
@@ -50,17 +63,8 @@ pub(super) struct Addresses {
 impl Addresses {
     /// The application's variables, as environment: command lines, with their secrets, are there for everybody to read.
     pub(super) fn variables(&self) -> Result<Vec<(String, String)>> {
-        let database = split("DATABASE_URL", &self.database_url, &["postgres", "postgresql"], 5432)?;
-        let (user, password) = database.credentials.split_once(':').unwrap_or((database.credentials, ""));
-        ensure!(
-            !user.is_empty() && !database.path.is_empty(),
-            "DATABASE_URL must name a user and a database"
-        );
-        let redis = split("REDIS_URL", &self.redis_url, &["redis"], 6379)?;
-        ensure!(
-            matches!(redis.path, "" | "0") && redis.options.is_empty(),
-            "REDIS_URL ends in a database or in options, which the application does not take: leave them out"
-        );
+        let (database, user, password) = database(&self.database_url)?;
+        let redis = redis(&self.redis_url)?;
         let redis_auth = match redis.credentials {
             "" => String::new(),
             credentials => format!("{credentials}@"),
@@ -80,6 +84,23 @@ impl Addresses {
             .map(|(name, value)| (format!("SPIN_VARIABLE_{}", name.to_uppercase()), value.to_owned()))
             .into())
     }
+}
+
+/// With user and password.
+fn database(url: &str) -> Result<(Parts<'_>, &str, &str)> {
+    let parts = split("DATABASE_URL", url, &["postgres", "postgresql"], 5432)?;
+    let (user, password) = parts.credentials.split_once(':').unwrap_or((parts.credentials, ""));
+    ensure!(!user.is_empty() && !parts.path.is_empty(), "DATABASE_URL must name a user and a database");
+    Ok((parts, user, password))
+}
+
+fn redis(url: &str) -> Result<Parts<'_>> {
+    let parts = split("REDIS_URL", url, &["redis"], 6379)?;
+    ensure!(
+        matches!(parts.path, "" | "0") && parts.options.is_empty(),
+        "REDIS_URL ends in a database or in options, which the application does not take: leave them out"
+    );
+    Ok(parts)
 }
 
 /// The parts of a URL as they stand in it: the manifest puts them together again, percent signs and all.
