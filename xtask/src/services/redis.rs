@@ -26,6 +26,7 @@ impl Redis {
             let mut command = Command::new(&server);
             command.current_dir(dir).args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
             command.args(["--save", "", "--appendonly", "no"]);
+            command.args(["--maxmemory", "256mb", "--maxmemory-policy", "allkeys-lru"]);
             Ok(Recipe {
                 name: "Redis",
                 command,
