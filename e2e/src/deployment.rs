@@ -167,6 +167,15 @@ impl Deployment {
         Ok(())
     }
 
+    /// A deployment with the same database, topic and cache, and a sidecar and an application of its own.
+    pub async fn beside(&self) -> Result<Deployment> {
+        let mut other = Deployment::prepare(&self.services).await?;
+        other.database_url.clone_from(&self.database_url);
+        other.topic.clone_from(&self.topic);
+        other.cache_key_prefix.clone_from(&self.cache_key_prefix);
+        Ok(other)
+    }
+
     /// The sidecar's own HTTP interface.
     pub fn sidecar_api(&self) -> Result<Api> {
         Api::new(format!("http://127.0.0.1:{}", self.sidecar_port.number()))

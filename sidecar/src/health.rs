@@ -15,7 +15,11 @@ pub struct Health {
 pub enum State {
     Ok,
     Starting,
-    Failing { reason: String },
+    /// Another sidecar does it.
+    Standby,
+    Failing {
+        reason: String,
+    },
 }
 
 #[derive(Serialize)]
@@ -29,6 +33,15 @@ impl Health {
         self.set(check, State::Starting);
     }
 
+    /// Another sidecar publishes: what it takes to do so is not our concern.
+    pub fn standby(&self, check: &str) {
+        self.set(check, State::Standby);
+    }
+
+    pub fn forget(&self, is_forgotten: impl Fn(&str) -> bool) {
+        self.checks().retain(|check, _| !is_forgotten(check));
+    }
+
     /// Notes how a part fares, and says whether that is news.
     pub fn note<T>(&self, check: &str, result: &anyhow::Result<T>) -> bool {
         let state = match result {
@@ -40,7 +53,7 @@ impl Health {
 
     pub fn report(&self) -> Report {
         let checks = self.checks().clone();
-        Report { ready: checks.values().all(|state| matches!(state, State::Ok)), checks }
+        Report { ready: checks.values().all(|state| matches!(state, State::Ok | State::Standby)), checks }
     }
 
     fn set(&self, check: &str, state: State) -> bool {

@@ -1,7 +1,7 @@
 //! HTTP in: forwards from the component, and the health checks. A forward is taken whole or not at
 //! all; one that is not taken costs time only, since its events are in the outbox.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use axum::body::Bytes;
@@ -15,13 +15,13 @@ use contract::{BATCH_CONTENT_TYPE, EVENTS_PATH, Event, Receipt, Receipts};
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
-use tokio::sync::{Semaphore, oneshot};
+use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use crate::config::Secret;
 use crate::health::Health;
 use crate::lane::{Companion, Offered, event_bytes};
-use crate::lanes::Lanes;
+use crate::lanes::{Role, Roles};
 use crate::repair::Repair;
 
 /// Four times what the component sends at once.
@@ -37,8 +37,9 @@ const RETRY_AFTER_S: u16 = 1;
 #[derive(Clone)]
 pub struct Ingest {
     pub token: Secret,
-    /// Empty until the topic is known.
-    pub lanes: Arc<OnceLock<Arc<Lanes>>>,
+    pub roles: Roles,
+    /// Notified when there is something for the sidecar that publishes.
+    pub wake_publisher: Arc<Notify>,
     /// Bytes that forwarded events may still occupy.
     pub budget: Arc<Semaphore>,
     pub repair: Repair,
@@ -92,9 +93,13 @@ async fn take(
     for event in events.iter().filter(|event| event.cache_stale) {
         ingest.repair.request(event.task_id);
     }
-    let lanes = match ingest.lanes.get() {
-        Some(lanes) if !ingest.closing.is_cancelled() => lanes,
-        _ => return Err(Refused::NotReady),
+    let lanes = match ingest.roles.get() {
+        Role::Publishing(lanes) if !ingest.closing.is_cancelled() => lanes,
+        Role::Standby if !ingest.closing.is_cancelled() => {
+            ingest.wake_publisher.notify_one();
+            return Ok(StatusCode::ACCEPTED.into_response());
+        }
+        Role::Starting | Role::Standby | Role::Publishing(_) => return Err(Refused::NotReady),
     };
     let bytes: usize = events.iter().map(event_bytes).sum();
     let bytes = u32::try_from(bytes).map_err(|_too_large| Refused::Full)?;

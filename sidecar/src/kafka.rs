@@ -9,7 +9,7 @@ use rskafka::BackoffConfig;
 use rskafka::client::error::{Error, ProtocolError};
 use rskafka::client::partition::{Compression, OffsetAt, PartitionClient, UnknownTopicHandling};
 use rskafka::client::{Client, ClientBuilder};
-use rskafka::record::Record;
+use rskafka::record::{Record, RecordAndOffset};
 use tracing::{info, warn};
 
 use crate::config::Config;
@@ -17,6 +17,19 @@ use crate::config::Config;
 #[derive(Clone)]
 pub struct Kafka {
     config: Arc<Config>,
+}
+
+/// What one fetch brings at most, and how long the broker may wait for it to come together.
+const READ_BYTES_MAX: i32 = 1024 * 1024;
+const READ_WAIT_MS: i32 = 100;
+
+/// What reading from an offset gave.
+pub enum Read {
+    Records(Vec<RecordAndOffset>, i64),
+    /// There is no such offset; the partition begins here.
+    Gone {
+        earliest: i64,
+    },
 }
 
 /// A client of one partition, with a connection to its leader.
@@ -124,11 +137,26 @@ impl Partition {
         within(self.timeout, produce).await.context("producing a batch")
     }
 
-    /// Asks the leader something that changes nothing.
-    pub async fn probe(&self) -> Result<()> {
-        let probe = async { Ok(self.client.get_offset(OffsetAt::Latest).await?) };
-        within(self.timeout, probe).await.context("asking for the newest offset")?;
-        Ok(())
+    /// The offset that the next record will have. Asking for it changes nothing, so it is also how an
+    /// idle lane finds out whether its leader is there.
+    pub async fn end(&self) -> Result<i64> {
+        let ask = async { Ok(self.client.get_offset(OffsetAt::Latest).await?) };
+        within(self.timeout, ask).await.context("asking for the newest offset")
+    }
+
+    /// Some records from `offset` on, and the offset up to which there are any.
+    pub async fn read(&self, offset: i64) -> Result<Read> {
+        let fetch = async {
+            match self.client.fetch_records(offset, 1..READ_BYTES_MAX, READ_WAIT_MS).await {
+                Ok((records, end)) => Ok(Read::Records(records, end)),
+                // Retention has removed the offset, or the topic was made anew.
+                Err(Error::ServerError { protocol_error: ProtocolError::OffsetOutOfRange, .. }) => {
+                    Ok(Read::Gone { earliest: self.client.get_offset(OffsetAt::Earliest).await? })
+                }
+                Err(error) => Err(error.into()),
+            }
+        };
+        within(self.timeout, fetch).await.with_context(|| format!("reading back from offset {offset}"))
     }
 }
 

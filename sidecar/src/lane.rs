@@ -151,11 +151,26 @@ impl Lane {
         batch
     }
 
-    /// The batch is not acknowledged: it is the next one again.
+    /// The batch is not acknowledged: it is the next one again, but for what is `seen` of it.
     pub fn failed(&mut self) {
         for offered in self.under_way.drain(..).rev() {
             self.queue.push_front(offered);
         }
+    }
+
+    /// Reading the partition back has shown these versions of tasks there: they, and all older ones, are
+    /// published, whatever became of the acks.
+    pub fn seen(&mut self, versions: &HashMap<Uuid, u64>) {
+        for (task_id, version) in versions {
+            let acked = self.acked.peek(task_id).copied().unwrap_or(0);
+            self.acked.put(*task_id, acked.max(*version));
+            if self.queued.get(task_id).is_some_and(|queued| queued <= version) {
+                self.queued.remove(task_id);
+            }
+            self.release(*task_id, *version);
+        }
+        let is_news = |event: &Event| versions.get(&event.task_id).is_none_or(|seen| event.version > *seen);
+        self.queue.retain(|offered| is_news(&offered.event));
     }
 
     /// Events that are not acknowledged yet.

@@ -1,11 +1,40 @@
 //! The way to each lane. The channels have no bound of their own, because every event that is sent
 //! through them holds a share of one that is bounded: the forwards' budget, or the sweep's places.
 
+use std::sync::{Arc, PoisonError, RwLock};
+
 use contract::Event;
 use tokio::sync::mpsc;
 
 use crate::lane::Offered;
 use crate::partition;
+
+/// What this sidecar does with an event that it is given.
+#[derive(Clone, Default)]
+pub enum Role {
+    /// Not known yet.
+    #[default]
+    Starting,
+    /// Wakes the sidecar that publishes.
+    Standby,
+    Publishing(Arc<Lanes>),
+}
+
+/// The present role, for everybody who asks.
+#[derive(Clone, Default)]
+pub struct Roles {
+    present: Arc<RwLock<Role>>,
+}
+
+impl Roles {
+    pub fn get(&self) -> Role {
+        self.present.read().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+
+    pub fn set(&self, role: Role) {
+        *self.present.write().unwrap_or_else(PoisonError::into_inner) = role;
+    }
+}
 
 pub struct Lanes {
     senders: Vec<mpsc::UnboundedSender<Offered>>,

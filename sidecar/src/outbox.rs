@@ -1,6 +1,7 @@
 //! The outbox as the sidecar uses it: applies the migrations, reads what is not published, and
 //! removes what is. Every call has a deadline, waiting for a pooled connection included.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
@@ -11,6 +12,7 @@ use tokio_postgres::{NoTls, Row};
 use uuid::Uuid;
 
 use crate::lane::Gap;
+use crate::leader;
 
 mod migrations {
     refinery::embed_migrations!("../migrations");
@@ -19,6 +21,7 @@ mod migrations {
 const PAGE: &str = include_str!("outbox/page.sql");
 const BACKLOG: &str = include_str!("outbox/backlog.sql");
 const REMOVE: &str = include_str!("outbox/remove.sql");
+const POSITION: &str = include_str!("outbox/position.sql");
 const PRUNE: &str = include_str!("outbox/prune.sql");
 
 /// The sweep, the removal, and the backlogs of a few lanes at once.
@@ -112,15 +115,37 @@ impl Outbox {
         Ok(events)
     }
 
-    /// Removes the rows of acknowledged events.
-    pub async fn remove(&self, ids: &[Uuid]) -> Result<()> {
+    /// Removes the rows of acknowledged events, and notes how far their partitions are known by that.
+    pub async fn remove(&self, topic: &str, ids: &[Uuid], positions: &BTreeMap<u32, i64>) -> Result<()> {
+        let (partitions, offsets): (Vec<_>, Vec<_>) =
+            positions.iter().map(|(partition, offset)| (*partition as i32, *offset)).unzip();
         let call = async {
             let client = self.connection().await?;
             let statement = client.prepare_cached(REMOVE).await?;
-            client.execute(&statement, &[&ids]).await?;
+            client.execute(&statement, &[&ids, &topic, &partitions, &offsets]).await?;
             Ok(())
         };
         self.within(call).await.with_context(|| format!("removing {} acknowledged rows", ids.len()))
+    }
+
+    /// Where reading a partition back begins: at `end`, if the partition is new to this database.
+    pub async fn position(&self, topic: &str, partition: u32, end: i64) -> Result<i64> {
+        let call = async {
+            let client = self.connection().await?;
+            let statement = client.prepare_cached(POSITION).await?;
+            let row = client.query_one(&statement, &[&topic, &(partition as i32), &end]).await?;
+            Ok(row.try_get(0)?)
+        };
+        self.within(call).await.with_context(|| format!("loading the position of partition {partition}"))
+    }
+
+    /// Tells the sidecar that publishes that there is something in the outbox.
+    pub async fn wake_publisher(&self, topic: &str) -> Result<()> {
+        let call = async {
+            let client = self.connection().await?;
+            leader::wake_publisher(&client, topic).await
+        };
+        self.within(call).await.context("waking the publisher")
     }
 
     /// Removes idempotency keys that are past their time, and says how many.

@@ -12,10 +12,12 @@ use tracing::{info, warn};
 use uuid::Uuid;
 
 use crate::health::Health;
-use crate::kafka::{Kafka, Partition};
+use crate::kafka::{Kafka, Partition, Read};
 use crate::lane::{BatchLimits, Lane, Offer, Offered};
 use crate::outbox::Outbox;
+use crate::read_back;
 use crate::record;
+use crate::removal::Published;
 use crate::repair::Repair;
 
 /// How often an idle lane asks its broker for a sign of life, so that readiness is the present state
@@ -31,7 +33,7 @@ pub struct Publisher {
     pub topic: String,
     pub partition: u32,
     pub offers: mpsc::UnboundedReceiver<Offered>,
-    pub removals: mpsc::Sender<Vec<Uuid>>,
+    pub removals: mpsc::Sender<Published>,
     pub kafka: Kafka,
     pub outbox: Outbox,
     pub repair: Repair,
@@ -40,19 +42,36 @@ pub struct Publisher {
     pub closing: CancellationToken,
 }
 
+/// What a publisher knows of its partition.
+#[derive(Default)]
+struct Known {
+    lane: Lane,
+    client: Option<Partition>,
+    /// The offset up to which there is nothing of ours that the lane does not know of.
+    next_offset: Option<i64>,
+    /// Whether that is the end: nothing of unknown fate may stand behind it.
+    is_certain: bool,
+}
+
+/// The name of a lane's health check.
+pub fn check(partition: u32) -> String {
+    format!("partition {partition}")
+}
+
 impl Publisher {
     /// Runs until it is told to close and has nothing left.
     pub async fn run(mut self) {
-        let check = format!("partition {}", self.partition);
-        let mut lane = Lane::default();
-        let mut client = None;
+        let check = check(self.partition);
+        let mut known = Known::default();
         let mut backoff = BACKOFF_MIN;
         loop {
-            self.wait_for_work(&mut lane).await;
-            if lane.pending() == 0 && self.closing.is_cancelled() {
+            if known.is_certain {
+                self.wait_for_work(&mut known.lane).await;
+            }
+            if known.lane.pending() == 0 && self.closing.is_cancelled() {
                 return;
             }
-            let result = self.step(&mut lane, &mut client).await;
+            let result = self.step(&mut known).await;
             let is_news = self.health.note(&check, &result);
             match result {
                 Ok(()) => {
@@ -63,13 +82,14 @@ impl Publisher {
                 }
                 Err(error) => {
                     // A request of unknown fate may be under way on that connection; nothing of it is
-                    // used again.
-                    client = None;
+                    // used again, and the partition is read back before anything else is published.
+                    known.client = None;
+                    known.is_certain = false;
                     if is_news {
-                        let pending = lane.pending();
+                        let pending = known.lane.pending();
                         warn!(self.partition, pending, error = format!("{error:#}"), "not publishing");
                     }
-                    self.meanwhile(&mut lane, tokio::time::sleep(backoff)).await;
+                    self.meanwhile(&mut known.lane, tokio::time::sleep(backoff)).await;
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
             }
@@ -90,23 +110,30 @@ impl Publisher {
         }
     }
 
-    /// Fills one gap and publishes one batch, whichever there is.
-    async fn step(&mut self, lane: &mut Lane, client: &mut Option<Partition>) -> Result<()> {
+    /// Makes sure of what is there, fills one gap and publishes one batch, whichever there is.
+    async fn step(&mut self, known: &mut Known) -> Result<()> {
+        let lane = &mut known.lane;
+        let client = match &mut known.client {
+            Some(client) => client,
+            none => {
+                let kafka = self.kafka.clone();
+                none.insert(self.meanwhile(lane, kafka.partition(self.partition)).await?)
+            }
+        };
+        if !known.is_certain {
+            let next_offset = self.read_back(lane, client, known.next_offset).await?;
+            known.next_offset = Some(next_offset);
+            known.is_certain = true;
+        }
         if let Some(mut gap) = lane.gap() {
             let outbox = self.outbox.clone();
             let backlog = self.meanwhile(lane, outbox.backlog(&mut gap)).await?;
             lane.fill(gap, backlog);
         }
-        let client = match client {
-            Some(client) => client,
-            None => {
-                let kafka = self.kafka.clone();
-                client.insert(self.meanwhile(lane, kafka.partition(self.partition)).await?)
-            }
-        };
         let batch = lane.next_batch(self.limits);
         if batch.is_empty() {
-            return self.meanwhile(lane, client.probe()).await;
+            self.meanwhile(lane, client.end()).await?;
+            return Ok(());
         }
         let records = batch.iter().map(|offered| record::of_event(&offered.event)).collect();
         let offsets = match self.meanwhile(lane, client.produce(records)).await {
@@ -116,21 +143,77 @@ impl Publisher {
                 return Err(error);
             }
         };
-        let mut published = Vec::with_capacity(offsets.len());
+        let mut ids = Vec::with_capacity(offsets.len());
         for (offered, offset) in lane.acked().into_iter().zip(offsets) {
             let event_id = offered.event.id;
-            published.push(event_id);
+            ids.push(event_id);
+            known.next_offset = Some(offset + 1);
             if let Some(waiting) = offered.companion.receipt {
                 let (topic, partition) = (self.topic.clone(), self.partition);
                 // Nobody waits any more when the wait was too short.
                 let _: Result<(), _> = waiting.send(Receipt { event_id, topic, partition, offset });
             }
         }
-        // Waits when the database is behind: nothing more is published until rows can go again. The
-        // receiver outlives the lanes.
+        self.remove(&mut known.lane, ids, known.next_offset).await;
+        Ok(())
+    }
+
+    /// Reads the partition from where it is known to its end, and drops what is there from the work to
+    /// do, a fetch at a time however long the way is. Gives back the end.
+    async fn read_back(&mut self, lane: &mut Lane, client: &Partition, known: Option<i64>) -> Result<i64> {
+        let end = self.meanwhile(lane, client.end()).await?;
+        let mut next_offset = match known {
+            Some(offset) => offset,
+            None => {
+                let (outbox, topic) = (self.outbox.clone(), self.topic.clone());
+                self.meanwhile(lane, outbox.position(&topic, self.partition, end)).await?
+            }
+        };
+        let from = next_offset;
+        let mut seen = 0;
+        // The end may move on while we read, so what the fetch says of it counts. A position that is
+        // beyond the end is not at it either: the topic was made anew.
+        let mut end = end;
+        while next_offset != end {
+            match self.meanwhile(lane, client.read(next_offset)).await? {
+                Read::Gone { earliest } => {
+                    let partition = self.partition;
+                    warn!(
+                        partition,
+                        next_offset, earliest, "the position is gone; events may be published twice"
+                    );
+                    next_offset = earliest;
+                    end = end.max(earliest);
+                }
+                Read::Records(records, newest) => {
+                    let found = read_back::events(&records);
+                    seen += found.ids.len();
+                    lane.seen(&found.versions);
+                    // A fetch without records stands before what is no record, such as a marker.
+                    next_offset = records.last().map_or(next_offset, |last| last.offset) + 1;
+                    end = newest;
+                    self.remove(lane, found.ids, Some(next_offset)).await;
+                }
+            }
+        }
+        if seen > 0 {
+            info!(
+                self.partition,
+                from, next_offset, seen, "read back: these events are on the topic already"
+            );
+        }
+        Ok(next_offset)
+    }
+
+    /// Waits when the database is behind: nothing more is published until rows can go again.
+    async fn remove(&mut self, lane: &mut Lane, ids: Vec<Uuid>, next_offset: Option<i64>) {
+        let Some(next_offset) = next_offset else {
+            return;
+        };
+        let published = Published { ids, partition: self.partition, next_offset };
+        // The receiver outlives the lanes.
         let removals = self.removals.clone();
         let _: Result<(), _> = self.meanwhile(lane, removals.send(published)).await;
-        Ok(())
     }
 
     /// Awaits `work`, and takes in what arrives meanwhile.

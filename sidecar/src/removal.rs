@@ -1,5 +1,6 @@
 //! Removes the rows of acknowledged events, many lanes' acks with one statement.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -18,16 +19,25 @@ const ROWS_MAX: usize = 5_000;
 /// The wait before a failed removal is repeated; it is repeated until it succeeds.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
+/// Events that are on a partition, and the offset up to which there are no others of ours.
+pub struct Published {
+    pub ids: Vec<Uuid>,
+    pub partition: u32,
+    pub next_offset: i64,
+}
+
 /// Runs until every lane has gone and all is removed.
-pub async fn run(outbox: Outbox, health: Health, mut acks: mpsc::Receiver<Vec<Uuid>>) {
-    while let Some(mut ids) = acks.recv().await {
+pub async fn run(outbox: Outbox, topic: String, health: Health, mut acks: mpsc::Receiver<Published>) {
+    while let Some(Published { mut ids, partition, next_offset }) = acks.recv().await {
+        let mut positions = BTreeMap::from([(partition, next_offset)]);
         while ids.len() < ROWS_MAX
             && let Ok(more) = acks.try_recv()
         {
-            ids.extend(more);
+            ids.extend(more.ids);
+            positions.insert(more.partition, more.next_offset);
         }
         loop {
-            let result = outbox.remove(&ids).await;
+            let result = outbox.remove(&topic, &ids, &positions).await;
             let is_news = health.note("removal", &result);
             match result {
                 Ok(()) => {

@@ -4,7 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
@@ -25,6 +25,7 @@ pub struct Sweep {
     pub lanes: Arc<Lanes>,
     pub health: Health,
     pub interval: Duration,
+    pub wake: Arc<Notify>,
     pub closing: CancellationToken,
 }
 
@@ -46,7 +47,8 @@ impl Sweep {
                 Err(error) if is_news => warn!(error = format!("{error:#}"), "cannot sweep the outbox"),
                 Err(_) => {}
             }
-            tokio::time::sleep(self.interval).await;
+            // Whichever comes first: the next turn, or a standby that has taken a forward.
+            let _elapsed = tokio::time::timeout(self.interval, self.wake.notified()).await;
         }
     }
 

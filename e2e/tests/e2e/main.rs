@@ -13,6 +13,7 @@ mod cache; // fresh reads
 mod interleavings; // of readers and writers
 mod faults; // a part is down or hung
 mod order; // versions and gaps
+mod takeover; // a sidecar dies, or has a second one beside it
 mod ingest; // the sidecar's own interface
 mod clients; // many at once
 mod schema; // the statements fit the migrations

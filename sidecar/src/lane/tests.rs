@@ -102,6 +102,19 @@ fn a_failed_batch_is_the_next_one_again() {
 }
 
 #[test]
+fn what_is_seen_on_the_partition_is_not_published_again() {
+    let mut lane = Lane::default();
+    for (task, version) in [(1, 1), (1, 2), (1, 3), (2, 1)] {
+        offer(&mut lane, task, version);
+    }
+    lane.next_batch(LIMITS);
+    lane.failed();
+    lane.seen(&HashMap::from([(Uuid::from_u128(1), 2)]));
+    assert_eq!(published(&mut lane), [(1, 3), (2, 1)]);
+    assert_eq!(offer(&mut lane, 1, 2), Offer::Duplicate);
+}
+
+#[test]
 fn a_batch_keeps_its_limits_but_is_never_empty() {
     let mut lane = Lane::default();
     offer(&mut lane, 1, 1);
@@ -122,7 +135,21 @@ enum Step {
     /// The lane loads a backlog.
     Fill,
     /// A batch goes out.
-    Publish { acked: bool },
+    Publish { fate: Fate },
+    /// The sidecar is killed and started again.
+    Restart,
+}
+
+/// What becomes of a produce request.
+#[derive(Clone, Copy, Debug)]
+enum Fate {
+    Acked,
+    /// It never reached the broker.
+    Lost,
+    /// It did, and the ack was lost.
+    AckLost,
+    /// It did, and the sidecar died before it removed the rows.
+    Killed,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -131,7 +158,9 @@ fn step() -> impl Strategy<Value = Step> {
         any::<prop::sample::Index>().prop_map(|choice| Step::Forward { choice }),
         any::<prop::sample::Index>().prop_map(|choice| Step::Sweep { choice }),
         Just(Step::Fill),
-        any::<bool>().prop_map(|acked| Step::Publish { acked }),
+        prop_oneof![Just(Fate::Acked), Just(Fate::Lost), Just(Fate::AckLost), Just(Fate::Killed)]
+            .prop_map(|fate| Step::Publish { fate }),
+        Just(Step::Restart),
     ]
 }
 
@@ -167,22 +196,48 @@ impl World {
                     self.lane.fill(gap, rows);
                 }
             }
-            Step::Publish { acked } => {
+            Step::Publish { fate } => {
                 let batch = self.lane.next_batch(LIMITS).iter();
                 let batch: Vec<_> =
                     batch.map(|offered| (offered.event.task_id.as_u128(), offered.event.version)).collect();
-                if *acked {
-                    self.lane.acked();
-                    for published in &batch {
-                        self.outbox.remove(published);
+                match fate {
+                    Fate::Acked => {
+                        self.lane.acked();
+                        self.topic.extend(&batch);
+                        self.outbox.retain(|row| !batch.contains(row));
                     }
-                    self.topic.extend(batch);
-                } else {
-                    self.lane.failed();
+                    Fate::Lost => {
+                        self.lane.failed();
+                        self.read_back();
+                    }
+                    Fate::AckLost => {
+                        self.topic.extend(&batch);
+                        self.lane.failed();
+                        self.read_back();
+                    }
+                    Fate::Killed => {
+                        self.topic.extend(&batch);
+                        self.take(&Step::Restart);
+                    }
                 }
+            }
+            Step::Restart => {
+                self.lane = Lane::default();
+                self.read_back();
             }
             Step::Forward { .. } | Step::Sweep { .. } => {}
         }
+    }
+
+    /// The lane learns what is on the topic; the rows of that can go.
+    fn read_back(&mut self) {
+        let mut versions = HashMap::new();
+        for (task, version) in &self.topic {
+            let newest: &mut u64 = versions.entry(Uuid::from_u128(*task)).or_default();
+            *newest = (*newest).max(*version);
+            self.outbox.remove(&(*task, *version));
+        }
+        self.lane.seen(&versions);
     }
 
     fn sweep(&mut self, (task, version): (u128, u64)) {
@@ -196,7 +251,7 @@ impl World {
                 self.sweep(row);
             }
             self.take(&Step::Fill);
-            self.take(&Step::Publish { acked: true });
+            self.take(&Step::Publish { fate: Fate::Acked });
         }
     }
 }

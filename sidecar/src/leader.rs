@@ -1,0 +1,113 @@
+//! One publisher: of several sidecars one holds a lock in PostgreSQL and publishes; the others take
+//! forwards, wake it, and take over when it is gone.
+//!
+//! The lock belongs to a connection of its own. Whoever loses that connection has lost the lock, and
+//! stops publishing the moment it knows; it asks every second, in case nobody tells.
+
+use std::future::poll_fn;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result, ensure};
+use tokio::sync::Notify;
+use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, tls::NoTlsStream};
+use tokio_util::sync::{CancellationToken, DropGuard};
+use tracing::{info, warn};
+
+/// How long a standby waits before it tries for the lock again.
+const TRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How often the holder asks whether its connection still is one, and how long it waits for an answer.
+const ASK_INTERVAL: Duration = Duration::from_secs(1);
+const ASK_TIMEOUT: Duration = Duration::from_secs(3);
+
+pub struct Leader {
+    pub database_url: String,
+    pub topic: String,
+    /// Notified when a standby has taken a forward, whose event is in the outbox.
+    pub wake: Arc<Notify>,
+}
+
+/// The lock, for as long as this is kept and `lost` is not cancelled.
+pub struct Leadership {
+    pub lost: CancellationToken,
+    _held: DropGuard,
+}
+
+/// The channel on which standbys wake the publisher of a topic.
+pub fn channel(topic: &str) -> String {
+    format!("outbox {topic}")
+}
+
+impl Leader {
+    /// Waits until the lock is ours.
+    pub async fn acquire(&self, standby: impl Fn()) -> Leadership {
+        let mut told = false;
+        loop {
+            match tokio::time::timeout(ASK_TIMEOUT, self.try_acquire()).await {
+                Ok(Ok(Some(leadership))) => return leadership,
+                Ok(Ok(None)) => {
+                    standby();
+                    if !std::mem::replace(&mut told, true) {
+                        info!("standing by: another sidecar publishes");
+                    }
+                }
+                Ok(Err(error)) => warn!(error = format!("{error:#}"), "cannot try for the publisher's lock"),
+                Err(_elapsed) => warn!("cannot try for the publisher's lock: no answer from PostgreSQL"),
+            }
+            tokio::time::sleep(TRY_INTERVAL).await;
+        }
+    }
+
+    async fn try_acquire(&self) -> Result<Option<Leadership>> {
+        let (client, connection) =
+            tokio_postgres::connect(&self.database_url, NoTls).await.context("connecting to PostgreSQL")?;
+        let lost = CancellationToken::new();
+        tokio::spawn(listen(connection, Arc::clone(&self.wake), lost.clone()));
+        // The schema is part of the name: each deployment of a database has a publisher of its own.
+        let lock = "select pg_try_advisory_lock(hashtextextended(current_schema() || ' ' || $1, 0))";
+        if !client.query_one(lock, &[&self.topic]).await?.get::<_, bool>(0) {
+            return Ok(None);
+        }
+        client.batch_execute(&format!("listen \"{}\"", channel(&self.topic).replace('"', "\"\""))).await?;
+        info!("this sidecar publishes");
+        tokio::spawn(watch(client, lost.clone()));
+        Ok(Some(Leadership { lost: lost.clone(), _held: lost.drop_guard() }))
+    }
+}
+
+/// Drives the connection, and with its end the lock is lost.
+async fn listen(mut connection: Connection<Socket, NoTlsStream>, wake: Arc<Notify>, lost: CancellationToken) {
+    loop {
+        match poll_fn(|context| connection.poll_message(context)).await {
+            Some(Ok(AsyncMessage::Notification(_))) => wake.notify_one(),
+            Some(Ok(_)) => {}
+            Some(Err(_)) | None => break,
+        }
+    }
+    lost.cancel();
+}
+
+/// Keeps the client, and with it the connection, until it does not answer or is not wanted any more.
+async fn watch(client: Client, lost: CancellationToken) {
+    let asking = async {
+        loop {
+            tokio::time::sleep(ASK_INTERVAL).await;
+            let answer = tokio::time::timeout(ASK_TIMEOUT, client.simple_query("select")).await;
+            if let Err(error) = answer.map_err(anyhow::Error::from).and_then(|answer| Ok(answer?)) {
+                return error;
+            }
+        }
+    };
+    if let Some(error) = lost.run_until_cancelled(asking).await {
+        warn!(error = format!("{error:#}"), "the publisher's lock may be lost: publishing stops");
+    }
+    lost.cancel();
+}
+
+/// Tells the publisher of a topic that there is something in the outbox.
+pub async fn wake_publisher(client: &Client, topic: &str) -> Result<()> {
+    let told = client.execute("select pg_notify($1, '')", &[&channel(topic)]).await?;
+    ensure!(told == 1, "pg_notify gave {told} rows");
+    Ok(())
+}

@@ -1,0 +1,162 @@
+//! From the start to publishing: the schema, the topic, the lock; then the lanes, for as long as the
+//! lock is ours. When it is lost they stop at once: another sidecar may be publishing already.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Result;
+use tokio::sync::{Notify, mpsc};
+use tokio::task::JoinSet;
+use tokio_util::sync::CancellationToken;
+use tracing::{info, warn};
+
+use crate::config::Config;
+use crate::health::Health;
+use crate::kafka::Kafka;
+use crate::lane::BatchLimits;
+use crate::lanes::{Lanes, Role, Roles};
+use crate::leader::{Leader, Leadership};
+use crate::outbox::Outbox;
+use crate::publisher::{self, Publisher};
+use crate::repair::Repair;
+use crate::sweep::Sweep;
+use crate::{prune, removal};
+
+/// The wait before a step of the start that failed is repeated; it is repeated until it succeeds.
+const START_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+
+/// How soon a standby may wake the publisher again: what came meanwhile is told with one word.
+const WAKE_INTERVAL: Duration = Duration::from_millis(20);
+
+pub struct Publishing {
+    pub config: Arc<Config>,
+    pub outbox: Outbox,
+    pub repair: Repair,
+    pub health: Health,
+    pub roles: Roles,
+    /// Notified when a forward has come while another sidecar publishes.
+    pub wake_publisher: Arc<Notify>,
+    pub closing: CancellationToken,
+}
+
+impl Publishing {
+    /// Runs until it is told to close and everything that is queued is published.
+    pub async fn run(self) {
+        let kafka = Kafka::new(Arc::clone(&self.config));
+        let started = self.closing.run_until_cancelled(async {
+            self.health.starting("schema");
+            self.health.starting("topic");
+            self.until_done("schema", || self.outbox.migrate()).await;
+            self.until_done("topic", || kafka.ensure_topic()).await
+        });
+        let Some(partitions) = started.await else {
+            return;
+        };
+        let wake = Arc::new(Notify::new());
+        let leader = Leader {
+            database_url: self.config.database_url.expose().to_owned(),
+            topic: self.config.kafka_topic.clone(),
+            wake: Arc::clone(&wake),
+        };
+        while !self.closing.is_cancelled() {
+            let standby = async {
+                tokio::select! {
+                    leadership = leader.acquire(|| self.stand_by()) => leadership,
+                    never = self.wake_others() => never,
+                }
+            };
+            let Some(leadership) = self.closing.run_until_cancelled(standby).await else {
+                return;
+            };
+            self.term(&kafka, partitions, &wake, &leadership).await;
+        }
+    }
+
+    /// Publishes until the lock is lost, or until everything is published after the word to close.
+    async fn term(&self, kafka: &Kafka, partitions: u32, wake: &Arc<Notify>, leadership: &Leadership) {
+        let (lanes, offers) = Lanes::new(partitions);
+        let lanes = Arc::new(lanes);
+        let mut workers = JoinSet::new();
+        let (removals, acks) = mpsc::channel(removal::WAITING_BATCHES_MAX);
+        let topic = &self.config.kafka_topic;
+        workers.spawn(removal::run(self.outbox.clone(), topic.clone(), self.health.clone(), acks));
+        for (partition, offers) in (0..).zip(offers) {
+            self.health.starting(&publisher::check(partition));
+            let publisher = Publisher {
+                topic: topic.clone(),
+                partition,
+                offers,
+                removals: removals.clone(),
+                kafka: kafka.clone(),
+                outbox: self.outbox.clone(),
+                repair: self.repair.clone(),
+                limits: BatchLimits {
+                    events_max: self.config.kafka_batch_events_max as usize,
+                    bytes_max: self.config.kafka_batch_bytes_max as usize,
+                },
+                health: self.health.clone(),
+                closing: self.closing.clone(),
+            };
+            workers.spawn(publisher.run());
+        }
+        drop(removals);
+        let sweep = Sweep {
+            outbox: self.outbox.clone(),
+            lanes: Arc::clone(&lanes),
+            health: self.health.clone(),
+            interval: self.config.sweep_interval,
+            wake: Arc::clone(wake),
+            closing: self.closing.clone(),
+        };
+        workers.spawn(sweep.run());
+        workers.spawn(prune::run(self.outbox.clone(), self.closing.clone()));
+        self.health.forget(|check| check == "publisher");
+        self.roles.set(Role::Publishing(lanes));
+        info!(topic, partitions, "publishing");
+
+        let all_done = async { while workers.join_next().await.is_some() {} };
+        let is_lost = leadership.lost.run_until_cancelled(all_done).await.is_none();
+        self.roles.set(Role::Starting);
+        if is_lost {
+            // The set is dropped, and with it every lane stops where it is.
+            warn!("the publisher's lock is lost: not publishing any more");
+            self.stand_by();
+        }
+    }
+
+    fn stand_by(&self) {
+        self.health.forget(|check| check != "schema" && check != "topic");
+        self.health.standby("publisher");
+        self.roles.set(Role::Standby);
+    }
+
+    /// Passes on to the publisher that there is something in the outbox.
+    async fn wake_others(&self) -> ! {
+        loop {
+            self.wake_publisher.notified().await;
+            if let Err(error) = self.outbox.wake_publisher(&self.config.kafka_topic).await {
+                warn!(
+                    error = format!("{error:#}"),
+                    "the publisher is not told; its sweep will find the events"
+                );
+            }
+            tokio::time::sleep(WAKE_INTERVAL).await;
+        }
+    }
+
+    /// Repeats a step until it succeeds, and says so once when it does not.
+    async fn until_done<T, F: Future<Output = Result<T>>>(&self, name: &str, step: impl Fn() -> F) -> T {
+        loop {
+            let result = step().await;
+            let is_news = self.health.note(name, &result);
+            match result {
+                Ok(done) => return done,
+                Err(error) if is_news => {
+                    warn!(step = name, error = format!("{error:#}"), "cannot start yet, trying on");
+                }
+                Err(_) => {}
+            }
+            tokio::time::sleep(START_RETRY_INTERVAL).await;
+        }
+    }
+}

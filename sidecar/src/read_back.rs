@@ -1,0 +1,68 @@
+//! What a partition holds already: the events among its records, by the headers that we give them.
+
+use std::collections::HashMap;
+
+use rskafka::record::{Record, RecordAndOffset};
+use uuid::Uuid;
+
+/// Events that are on the partition.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Found {
+    /// Ids, whose rows can go.
+    pub ids: Vec<Uuid>,
+    /// The newest version of each task. Since versions are published in order, all older ones are there.
+    pub versions: HashMap<Uuid, u64>,
+}
+
+/// Other producers' records are passed over.
+pub fn events(records: &[RecordAndOffset]) -> Found {
+    let mut found = Found::default();
+    for (task_id, version, id) in records.iter().filter_map(|record| event(&record.record)) {
+        found.ids.push(id);
+        let newest = found.versions.entry(task_id).or_default();
+        *newest = version.max(*newest);
+    }
+    found
+}
+
+fn event(record: &Record) -> Option<(Uuid, u64, Uuid)> {
+    let header = |name| std::str::from_utf8(record.headers.get(name)?).ok();
+    let task_id = Uuid::try_parse(header("ce_subject")?).ok()?;
+    let id = Uuid::try_parse(header("ce_id")?).ok()?;
+    Some((task_id, header("ce_sequence")?.parse().ok()?, id))
+}
+
+#[cfg(test)]
+mod tests {
+    use contract::{Event, EventType, timestamp};
+    use serde_json::value::RawValue;
+
+    use super::*;
+    use crate::record;
+
+    #[test]
+    fn our_events_are_found_and_other_records_passed_over() {
+        let event = |task: u128, version| Event {
+            id: Uuid::from_u128((task << 8) + u128::from(version)),
+            event_type: EventType::TaskUpdated,
+            task_id: Uuid::from_u128(task),
+            version,
+            time: timestamp::now(),
+            traceparent: None,
+            cache_stale: false,
+            payload: RawValue::from_string("{}".to_owned()).unwrap(),
+        };
+        let foreign = Record { key: None, value: None, headers: [].into(), timestamp: timestamp::now() };
+        let records = [
+            record::of_event(&event(1, 1)),
+            foreign,
+            record::of_event(&event(1, 2)),
+            record::of_event(&event(2, 7)),
+        ];
+        let records: Vec<_> =
+            (0..).zip(records).map(|(offset, record)| RecordAndOffset { record, offset }).collect();
+        let found = events(&records);
+        assert_eq!(found.ids, [(1, 1), (1, 2), (2, 7)].map(|(task, version)| event(task, version).id));
+        assert_eq!(found.versions, HashMap::from([(Uuid::from_u128(1), 2), (Uuid::from_u128(2), 7)]));
+    }
+}
