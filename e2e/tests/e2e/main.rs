@@ -15,4 +15,5 @@ mod faults; // a part is down or hung
 mod order; // versions and gaps
 mod ingest; // the sidecar's own interface
 mod clients; // many at once
+mod documents; // what the API says of itself
 mod schema; // the statements fit the migrations
