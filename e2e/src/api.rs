@@ -37,16 +37,20 @@ impl Api {
         Ok(Api { client, base })
     }
 
+    pub fn url(&self, path: &str) -> String {
+        format!("{}{path}", self.base)
+    }
+
     pub fn get(&self, path: &str) -> RequestBuilder {
-        self.client.get(format!("{}{path}", self.base))
+        self.client.get(self.url(path))
     }
 
     pub fn post(&self, path: &str) -> RequestBuilder {
-        self.client.post(format!("{}{path}", self.base))
+        self.client.post(self.url(path))
     }
 
     pub fn request(&self, method: &str, path: &str) -> Result<RequestBuilder> {
-        Ok(self.client.request(method.parse()?, format!("{}{path}", self.base)))
+        Ok(self.client.request(method.parse()?, self.url(path)))
     }
 
     /// Creates a task, which must succeed.

@@ -9,10 +9,11 @@ use tokio_postgres::NoTls;
 use uuid::Uuid;
 use xtask::process::Process;
 use xtask::repository;
+use xtask::services::KafkaVersion;
 use xtask::services::ports::Port;
-use xtask::services::{KafkaVersion, TopicReader};
 
 use crate::api::Api;
+use crate::topic::Topic;
 use crate::wait::{LIMIT, eventually};
 
 const SIDECAR_TOKEN: &str = "token of the tests";
@@ -222,8 +223,8 @@ impl Deployment {
     }
 
     /// A consumer of this deployment's topic, from its first record on.
-    pub async fn topic_reader(&self) -> Result<TopicReader> {
-        TopicReader::start(&self.services.kafka_bootstrap_servers, &self.topic).await
+    pub async fn topic_reader(&self) -> Result<Topic> {
+        Topic::read(&self.services.kafka_bootstrap_servers, &self.topic).await
     }
 
     pub async fn database(&self) -> Result<tokio_postgres::Client> {

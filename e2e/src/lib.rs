@@ -3,8 +3,10 @@
 
 mod deployment;
 mod api;
+mod topic;
 mod wait;
 
 pub use api::{Answer, Api, answer};
 pub use deployment::{Deployment, Services, directory, kafka_version};
+pub use topic::Topic;
 pub use wait::{LIMIT, eventually};

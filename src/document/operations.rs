@@ -233,7 +233,7 @@ fn parameters() -> Value {
             "Entity tags of the versions that the change is meant for, or `*`. A setting makes it mandatory.",
             text("\"1\""),
         ),
-        "IfNoneMatch": header("If-None-Match", "Entity tags of versions that are not wanted.", text("\"1\"")),
+        "IfNoneMatch": header("If-None-Match", "Entity tags of versions that are not wanted.", text("\"7\"")),
         "IdempotencyKey": header(
             "Idempotency-Key",
             "Makes the request safe to repeat for 24 hours: the same key and body give the first answer again.",

@@ -12,6 +12,7 @@ use tokio::process::Command;
 use xtask::progress::say;
 use xtask::repository;
 use xtask::services::{Kafka, KafkaVersion, Postgres, Redis, fetch_all};
+use xtask::tools::Tools;
 
 use crate::cargo::{self, build_application, build_component, cargo, program};
 
@@ -44,7 +45,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
         step("lints", lints()).await?;
     }
     // Fetching waits for the network and compiling for the processors.
-    let (programs, ()) = tokio::try_join!(step("build", build()), fetch_all(&brokers))?;
+    let (programs, (), _) = tokio::try_join!(step("build", build()), fetch_all(&brokers), Tools::fetch())?;
 
     let dir = data_dir.join("test");
     if dir.exists() {

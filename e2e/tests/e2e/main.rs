@@ -16,4 +16,5 @@ mod order; // versions and gaps
 mod takeover; // a sidecar dies, or has a second one beside it
 mod ingest; // the sidecar's own interface
 mod clients; // many at once
+mod documents; // what the API says of itself
 mod schema; // the statements fit the migrations

@@ -8,7 +8,12 @@ use uuid::Uuid;
 async fn commit(deployment: &Deployment, task: Uuid, version: i64) -> Result<Value> {
     let id = Uuid::now_v7();
     let event_type = if version == 1 { "TASK_CREATED" } else { "TASK_UPDATED" };
-    let payload = json!({ "event_type": event_type, "data": { "id": task, "version": version } });
+    let time = "2026-01-01T00:00:00.000000Z";
+    let data = json!({
+        "id": task, "title": "a", "description": null, "status": "todo", "priority": "normal", "due_at": null,
+        "tags": [], "version": version, "created_at": time, "updated_at": time,
+    });
+    let payload = json!({ "event_type": event_type, "data": data });
     let statement = "
         insert into outbox (id, aggregatetype, aggregateid, type, payload, version, time)
         values (($1::text)::uuid, 'task', ($2::text)::uuid, $3, $4, $5, now())";
@@ -17,7 +22,7 @@ async fn commit(deployment: &Deployment, task: Uuid, version: i64) -> Result<Val
     database.execute(statement, &[&id_text, &task_text, &event_type, &payload_text, &version]).await?;
     Ok(json!({
         "specversion": "1.0", "id": id, "type": event_type, "source": "/api/tasks", "subject": task,
-        "time": "2026-01-01T00:00:00.000000Z", "sequence": format!("{version:010}"),
+        "time": time, "sequence": format!("{version:010}"),
         "partitionkey": task, "datacontenttype": "application/json", "data": payload,
     }))
 }

