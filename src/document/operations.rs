@@ -65,7 +65,7 @@ fn create() -> Value {
         "operationId": "createTask",
         "summary": "Create a task",
         "parameters": asked(&["IdempotencyKey", "Prefer", "Traceparent"]),
-        "requestBody": body("NewTask", &["application/json"], json!({ "title": "buy milk" })),
+        "requestBody": body("NewTask", &["application/json"], &json!({ "title": "buy milk" })),
         "responses": with("201", created, &["400", "408", "409", "413", "415", "422"]),
     })
 }
@@ -79,7 +79,7 @@ fn create_many() -> Value {
         "operationId": "createTasks",
         "summary": "Create up to 500 tasks, all or none",
         "parameters": asked(&["Prefer", "Traceparent"]),
-        "requestBody": body("NewTasks", &["application/json"], json!([{ "title": "a" }, { "title": "b" }])),
+        "requestBody": body("NewTasks", &["application/json"], &json!([{ "title": "a" }, { "title": "b" }])),
         "responses": with("201", created, &["400", "408", "413", "415", "422"]),
     })
 }
@@ -102,7 +102,7 @@ fn replace() -> Value {
         "operationId": "replaceTask",
         "summary": "Set every field of a task, absent ones to their defaults",
         "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent"]),
-        "requestBody": body("NewTask", &["application/json"], json!({ "title": "buy milk", "status": "done" })),
+        "requestBody": body("NewTask", &["application/json"], &json!({ "title": "buy milk", "status": "done" })),
         "responses": changed(),
     })
 }
@@ -114,7 +114,7 @@ fn patch() -> Value {
         "operationId": "patchTask",
         "summary": "Change some fields of a task (RFC 7396)",
         "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent"]),
-        "requestBody": body("TaskPatch", &media_types, json!({ "status": "done", "due_at": null })),
+        "requestBody": body("TaskPatch", &media_types, &json!({ "status": "done", "due_at": null })),
         "responses": changed(),
     })
 }
@@ -168,7 +168,7 @@ fn with(status: &str, answer: Value, statuses: &[&str]) -> Value {
     Value::Object(responses)
 }
 
-fn body(schema: &str, media_types: &[&str], example: Value) -> Value {
+fn body(schema: &str, media_types: &[&str], example: &Value) -> Value {
     let content: Map<_, _> = media_types
         .iter()
         .map(|name| ((*name).to_owned(), json!({ "schema": reference(schema), "example": example })))

@@ -206,6 +206,7 @@ impl Running {
         println!(
             "
     API          {url}/api/tasks (on {host})
+    for people   {url}/docs
     sidecar      http://{sidecar_address}/readyz
     PostgreSQL   {postgres}
     Redis        {redis}
