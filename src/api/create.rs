@@ -51,15 +51,23 @@ pub(super) async fn many(request: Request) -> Result<Response, Problem> {
     instance.store.insert_tasks(&tasks).await?;
     let (tasks, events): (Vec<_>, Vec<_>) = tasks.into_iter().unzip();
     let document = serde_json::to_string(&tasks).expect("a task has only string keys");
-    let mut response = if preferences.minimal { ().into_response() } else { json(document) };
-    *response.status_mut() = StatusCode::CREATED;
+    let response = told(document, preferences);
     Ok(written::finish(&instance, events, &[], preferences, response).await)
 }
 
 fn created(task_id: &str, document: String, preferences: Preferences) -> Response {
-    let mut response = if preferences.minimal { ().into_response() } else { json(document) };
-    *response.status_mut() = StatusCode::CREATED;
+    let mut response = told(document, preferences);
     let location = HeaderValue::from_str(&format!("/api/tasks/{task_id}")).expect("an id is plain text");
     response.headers_mut().insert(header::LOCATION, location);
     with_etag(1, response)
+}
+
+/// Clients parse the body of a 201, so that an answer without one has another status, as PUT's and
+/// PATCH's has.
+fn told(document: String, preferences: Preferences) -> Response {
+    if preferences.minimal {
+        StatusCode::NO_CONTENT.into_response()
+    } else {
+        (StatusCode::CREATED, json(document)).into_response()
+    }
 }

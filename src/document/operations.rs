@@ -8,6 +8,8 @@ use crate::fields::TAG_CHARS_MAX;
 use crate::headers::IDEMPOTENCY_KEY_CHARS_MAX;
 use crate::query::{CURSOR_CHARS_MAX, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, SortKey, WORDS_CHARS_MAX};
 
+const MINIMAL: &str = "Done, and with Prefer: return=minimal not shown.";
+
 pub(super) fn openapi() -> Value {
     let mut document = schemas::openapi();
     document["info"]["title"] = json!("Task API");
@@ -54,19 +56,18 @@ fn list() -> Value {
 }
 
 fn create() -> Value {
-    let mut created = answer(
-        "The task; with return=minimal nothing of it but its headers.",
-        &["Location", "ETag", "Preference-Applied", "Event-Receipt"],
-        Some(reference("Task")),
-    );
+    let headers = &["Location", "ETag", "Preference-Applied", "Event-Receipt"];
+    let mut created = answer("The task.", headers, Some(reference("Task")));
     created["links"] = links();
+    let mut responses = with("201", created, &["400", "408", "409", "413", "415", "422"]);
+    responses["204"] = answer(MINIMAL, headers, None);
     json!({
         "tags": ["tasks"],
         "operationId": "createTask",
         "summary": "Create a task",
         "parameters": asked(&["IdempotencyKey", "Prefer", "Traceparent"]),
         "requestBody": body("NewTask", &["application/json"], &json!({ "title": "buy milk" })),
-        "responses": with("201", created, &["400", "408", "409", "413", "415", "422"]),
+        "responses": responses,
     })
 }
 
@@ -74,13 +75,15 @@ fn create_many() -> Value {
     let tasks = json!({ "type": "array", "items": reference("Task") });
     let headers = &["Preference-Applied", "Event-Receipt"];
     let created = answer("The tasks in the order of the request.", headers, Some(tasks));
+    let mut responses = with("201", created, &["400", "408", "413", "415", "422"]);
+    responses["204"] = answer(MINIMAL, headers, None);
     json!({
         "tags": ["tasks"],
         "operationId": "createTasks",
         "summary": "Create up to 500 tasks, all or none",
         "parameters": asked(&["Prefer", "Traceparent"]),
         "requestBody": body("NewTasks", &["application/json"], &json!([{ "title": "a" }, { "title": "b" }])),
-        "responses": with("201", created, &["400", "408", "413", "415", "422"]),
+        "responses": responses,
     })
 }
 
@@ -150,7 +153,7 @@ fn changed() -> Value {
         answer(told, headers, Some(reference("Task"))),
         &["400", "404", "408", "412", "413", "415", "422", "428"],
     );
-    responses["204"] = answer("The same, with Prefer: return=minimal.", headers, None);
+    responses["204"] = answer(MINIMAL, headers, None);
     responses
 }
 
@@ -188,7 +191,7 @@ fn asked(names: &[&str]) -> Vec<Value> {
 fn parameters() -> Value {
     let query = |name: &str, description: &str, schema: Value| json!({ "name": name, "in": "query", "description": description, "schema": schema });
     let header = |name: &str, description: &str, schema: Value| json!({ "name": name, "in": "header", "description": description, "schema": schema });
-    let text = |example: &str| json!({ "type": "string", "examples": [example] });
+    let text = |examples: &[&str]| json!({ "type": "string", "examples": examples });
     let words = |chars_max: usize| json!({ "type": "string", "minLength": 1, "maxLength": chars_max, "pattern": r"^[^\u0000]*$" });
     let sorts: Vec<_> =
         SortKey::ALL.iter().flat_map(|key| [key.name().to_owned(), format!("-{}", key.name())]).collect();
@@ -231,9 +234,9 @@ fn parameters() -> Value {
         "IfMatch": header(
             "If-Match",
             "Entity tags of the versions that the change is meant for, or `*`. A setting makes it mandatory.",
-            text("\"1\""),
+            text(&["\"1\""]),
         ),
-        "IfNoneMatch": header("If-None-Match", "Entity tags of versions that are not wanted.", text("\"7\"")),
+        "IfNoneMatch": header("If-None-Match", "Entity tags of versions that are not wanted.", text(&["\"7\"", "*"])),
         "IdempotencyKey": header(
             "Idempotency-Key",
             "Makes the request safe to repeat for 24 hours: the same key and body give the first answer again.",
@@ -243,17 +246,17 @@ fn parameters() -> Value {
             "Prefer",
             "`wait=N` waits up to N seconds, 30 at most, for the broker to have the event; `return=minimal` \
              leaves the task out of the answer. Others are ignored (RFC 7240).",
-            text("wait=1"),
+            text(&["wait=1", "return=minimal"]),
         ),
         "Traceparent": header(
             "traceparent",
             "W3C Trace Context, passed on with the event; ignored if it is malformed, as that says.",
-            text("00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"),
+            text(&["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]),
         ),
         "RequestId": header(
             "X-Request-Id",
             "An id of the client's own: 1 to 128 letters, digits, `-`, `_` or `.`; ignored if it is anything else.",
-            text("checkout-7"),
+            text(&["checkout-7"]),
         ),
     })
 }

@@ -71,7 +71,7 @@ async fn who_wants_little_gets_little() -> Result<()> {
     let request =
         deployment.api.post("/api/tasks").header(minimal.0, minimal.1).json(&json!({ "title": "a" }));
     let created = answer(request).await?;
-    assert_eq!((created.status, created.body.as_str()), (StatusCode::CREATED, ""));
+    assert_eq!((created.status, created.body.as_str()), (StatusCode::NO_CONTENT, ""));
     assert_eq!(created.header("preference-applied"), Some("return=minimal"));
     let location = created.header("location").unwrap();
     let request = deployment.api.request("PATCH", location)?.header(minimal.0, minimal.1);
