@@ -17,6 +17,7 @@ use subtle::ConstantTimeEq as _;
 use thiserror::Error;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
 
 use crate::config::Secret;
 use crate::health::Health;
@@ -37,6 +38,7 @@ const RETRY_AFTER_S: u16 = 1;
 #[derive(Clone)]
 pub struct Ingest {
     pub token: Secret,
+    pub topic: String,
     pub roles: Roles,
     /// Notified when there is something for the sidecar that publishes.
     pub wake_publisher: Arc<Notify>,
@@ -106,29 +108,34 @@ async fn take(
     let mut budget =
         Arc::clone(&ingest.budget).try_acquire_many_owned(bytes).map_err(|_no_permits| Refused::Full)?;
     let wait = wait(&headers);
-    let mut receipts = Vec::new();
+    let mut waiting = Vec::new();
     for event in events {
+        let event_id = event.id;
         let hold = budget.split(event_bytes(&event));
-        let receipt = wait.map(|_| {
-            let (sender, receiver) = oneshot::channel();
-            receipts.push(receiver);
-            sender
-        });
-        lanes.offer(Offered { event, oldest: false, companion: Companion { hold, receipt } });
+        let (receipt, offset) = wait.map(|_| oneshot::channel()).unzip();
+        let partition = lanes.offer(Offered { event, oldest: false, companion: Companion { hold, receipt } });
+        waiting.extend(offset.map(|offset| Waiting { event_id, partition, offset }));
     }
     match wait {
-        Some(wait) => Ok(Json(collect(receipts, wait).await).into_response()),
+        Some(wait) => Ok(Json(collect(waiting, &ingest.topic, wait).await).into_response()),
         None => Ok(StatusCode::ACCEPTED.into_response()),
     }
 }
 
+/// An event that was handed over, and where its offset will come.
+struct Waiting {
+    event_id: Uuid,
+    partition: u32,
+    offset: oneshot::Receiver<i64>,
+}
+
 /// The receipts that came within the wait.
-async fn collect(waiting: Vec<oneshot::Receiver<Receipt>>, wait: Duration) -> Receipts {
+async fn collect(waiting: Vec<Waiting>, topic: &str, wait: Duration) -> Receipts {
     let deadline = tokio::time::Instant::now() + wait;
     let mut receipts = Vec::with_capacity(waiting.len());
-    for receipt in waiting {
-        if let Ok(Ok(receipt)) = tokio::time::timeout_at(deadline, receipt).await {
-            receipts.push(receipt);
+    for Waiting { event_id, partition, offset } in waiting {
+        if let Ok(Ok(offset)) = tokio::time::timeout_at(deadline, offset).await {
+            receipts.push(Receipt { event_id, topic: topic.to_owned(), partition, offset });
         }
     }
     Receipts { receipts }

@@ -7,7 +7,7 @@
 use std::collections::{BTreeMap, HashMap, VecDeque};
 use std::num::NonZeroUsize;
 
-use contract::{Event, Receipt};
+use contract::Event;
 use lru::LruCache;
 use tokio::sync::{OwnedSemaphorePermit, oneshot};
 use uuid::Uuid;
@@ -31,8 +31,8 @@ pub struct Companion {
     /// The event's share of the sidecar's memory.
     #[expect(dead_code, reason = "given back by being dropped, when the event is done with")]
     pub hold: Option<OwnedSemaphorePermit>,
-    /// Who waits for the ack. Dropped without a word when the event was queued or published before.
-    pub receipt: Option<oneshot::Sender<Receipt>>,
+    /// Who waits for the event's offset. Dropped without a word when that cannot be told any more.
+    pub receipt: Option<oneshot::Sender<i64>>,
 }
 
 /// What became of an offered event.
@@ -44,6 +44,13 @@ pub enum Offer {
     Held,
     /// It is queued, or published, already.
     Duplicate,
+}
+
+/// A task's newest version on the partition, and where it is.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct OnTopic {
+    pub version: u64,
+    pub offset: i64,
 }
 
 /// The part of the outbox that a lane needs: a task's rows after a version, up to another one.
@@ -65,7 +72,7 @@ pub struct BatchLimits {
 
 pub struct Lane {
     /// The last acknowledged version of each task.
-    acked: LruCache<Uuid, u64>,
+    acked: LruCache<Uuid, OnTopic>,
     /// The newest version of each task that is queued or under way.
     queued: HashMap<Uuid, u64>,
     /// In the order of publication.
@@ -93,6 +100,9 @@ impl Lane {
         let Event { task_id, version, .. } = offered.event;
         let mut known = self.known(task_id);
         if version <= known {
+            if let Some(receipt) = offered.companion.receipt {
+                self.promise(task_id, version, receipt);
+            }
             return Offer::Duplicate;
         }
         if offered.oldest {
@@ -138,17 +148,23 @@ impl Lane {
         &self.under_way
     }
 
-    /// The broker has acknowledged the batch. Gives it back: its rows can go.
-    pub fn acked(&mut self) -> Vec<Offered> {
+    /// The broker has acknowledged the batch, an offset for each of its events. Tells who waits, and
+    /// gives the events' ids: their rows can go.
+    pub fn acked(&mut self, offsets: &[i64]) -> Vec<Uuid> {
         let batch = std::mem::take(&mut self.under_way);
-        for offered in &batch {
-            let Event { task_id, version, .. } = offered.event;
-            self.acked.put(task_id, version);
+        let mut ids = Vec::with_capacity(batch.len());
+        for (offered, offset) in batch.into_iter().zip(offsets.iter().copied()) {
+            let Event { id, task_id, version, .. } = offered.event;
+            ids.push(id);
+            if let Some(receipt) = offered.companion.receipt {
+                tell(receipt, offset);
+            }
+            self.acked.put(task_id, OnTopic { version, offset });
             if self.queued.get(&task_id) == Some(&version) {
                 self.queued.remove(&task_id);
             }
         }
-        batch
+        ids
     }
 
     /// The batch is not acknowledged: it is the next one again, but for what is `seen` of it.
@@ -160,16 +176,18 @@ impl Lane {
 
     /// Reading the partition back has shown these versions of tasks there: they, and all older ones, are
     /// published, whatever became of the acks.
-    pub fn seen(&mut self, versions: &HashMap<Uuid, u64>) {
-        for (task_id, version) in versions {
-            let acked = self.acked.peek(task_id).copied().unwrap_or(0);
-            self.acked.put(*task_id, acked.max(*version));
-            if self.queued.get(task_id).is_some_and(|queued| queued <= version) {
+    pub fn seen(&mut self, found: &HashMap<Uuid, OnTopic>) {
+        for (task_id, on_topic) in found {
+            if self.acked.peek(task_id).is_none_or(|acked| acked.version < on_topic.version) {
+                self.acked.put(*task_id, *on_topic);
+            }
+            if self.queued.get(task_id).is_some_and(|queued| *queued <= on_topic.version) {
                 self.queued.remove(task_id);
             }
-            self.release(*task_id, *version);
+            self.release(*task_id, on_topic.version);
         }
-        let is_news = |event: &Event| versions.get(&event.task_id).is_none_or(|seen| event.version > *seen);
+        let is_news =
+            |event: &Event| found.get(&event.task_id).is_none_or(|seen| event.version > seen.version);
         self.queue.retain(|offered| is_news(&offered.event));
     }
 
@@ -179,9 +197,23 @@ impl Lane {
         self.queue.len() + self.under_way.len() + held
     }
 
+    /// Tells who waits for a version that came by another way already, now or with its ack.
+    fn promise(&mut self, task_id: Uuid, version: u64, receipt: oneshot::Sender<i64>) {
+        if let Some(acked) = self.acked.peek(&task_id)
+            && acked.version == version
+        {
+            return tell(receipt, acked.offset);
+        }
+        let is_it = |event: &Event| event.task_id == task_id && event.version == version;
+        let mut known = self.under_way.iter_mut().chain(&mut self.queue);
+        if let Some(offered) = known.find(|offered| is_it(&offered.event)) {
+            offered.companion.receipt = Some(receipt);
+        }
+    }
+
     /// The newest version of a task that needs no further thought.
     fn known(&self, task_id: Uuid) -> u64 {
-        let acked = self.acked.peek(&task_id).copied().unwrap_or(0);
+        let acked = self.acked.peek(&task_id).map_or(0, |acked| acked.version);
         self.queued.get(&task_id).copied().unwrap_or(0).max(acked)
     }
 
@@ -204,6 +236,11 @@ impl Lane {
         }
         released
     }
+}
+
+fn tell(receipt: oneshot::Sender<i64>, offset: i64) {
+    // Nobody waits any more when the wait was too short.
+    let _: Result<(), i64> = receipt.send(offset);
 }
 
 /// What an event takes of a batch and of the sidecar's memory: its payload, and roughly what key,

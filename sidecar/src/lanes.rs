@@ -47,10 +47,12 @@ impl Lanes {
         (Lanes { senders }, receivers)
     }
 
-    /// Hands the event to the lane of its task. When that has closed, the event is left in the outbox.
-    pub fn offer(&self, offered: Offered) {
+    /// Hands the event to the lane of its task, and says to which. When that has closed, the event is
+    /// left in the outbox.
+    pub fn offer(&self, offered: Offered) -> u32 {
         let Event { task_id, .. } = offered.event;
         let lane = partition::of_task(task_id, self.senders.len() as u32);
         let _: Result<(), _> = self.senders[lane as usize].send(offered);
+        lane
     }
 }

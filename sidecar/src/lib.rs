@@ -57,6 +57,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: impl Future<Ou
 
     let ingest = Ingest {
         token: config.token.clone(),
+        topic: config.kafka_topic.clone(),
         roles: roles.clone(),
         wake_publisher: Arc::clone(&wake_publisher),
         budget: Arc::new(Semaphore::new(config.queue_bytes_max as usize)),

@@ -5,7 +5,7 @@ use std::pin::pin;
 use std::time::Duration;
 
 use anyhow::Result;
-use contract::{Event, Receipt};
+use contract::Event;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
@@ -143,17 +143,8 @@ impl Publisher {
                 return Err(error);
             }
         };
-        let mut ids = Vec::with_capacity(offsets.len());
-        for (offered, offset) in lane.acked().into_iter().zip(offsets) {
-            let event_id = offered.event.id;
-            ids.push(event_id);
-            known.next_offset = Some(offset + 1);
-            if let Some(waiting) = offered.companion.receipt {
-                let (topic, partition) = (self.topic.clone(), self.partition);
-                // Nobody waits any more when the wait was too short.
-                let _: Result<(), _> = waiting.send(Receipt { event_id, topic, partition, offset });
-            }
-        }
+        let ids = lane.acked(&offsets);
+        known.next_offset = offsets.last().map(|last| last + 1);
         self.remove(&mut known.lane, ids, known.next_offset).await;
         Ok(())
     }
@@ -188,7 +179,7 @@ impl Publisher {
                 Read::Records(records, newest) => {
                     let found = read_back::events(&records);
                     seen += found.ids.len();
-                    lane.seen(&found.versions);
+                    lane.seen(&found.newest);
                     // A fetch without records stands before what is no record, such as a marker.
                     next_offset = records.last().map_or(next_offset, |last| last.offset) + 1;
                     end = newest;

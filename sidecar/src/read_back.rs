@@ -5,22 +5,29 @@ use std::collections::HashMap;
 use rskafka::record::{Record, RecordAndOffset};
 use uuid::Uuid;
 
+use crate::lane::OnTopic;
+
 /// Events that are on the partition.
 #[derive(Debug, Default, Eq, PartialEq)]
 pub struct Found {
     /// Ids, whose rows can go.
     pub ids: Vec<Uuid>,
     /// The newest version of each task. Since versions are published in order, all older ones are there.
-    pub versions: HashMap<Uuid, u64>,
+    pub newest: HashMap<Uuid, OnTopic>,
 }
 
 /// Other producers' records are passed over.
 pub fn events(records: &[RecordAndOffset]) -> Found {
     let mut found = Found::default();
-    for (task_id, version, id) in records.iter().filter_map(|record| event(&record.record)) {
-        found.ids.push(id);
-        let newest = found.versions.entry(task_id).or_default();
-        *newest = version.max(*newest);
+    for RecordAndOffset { record, offset } in records {
+        if let Some((task_id, version, id)) = event(record) {
+            found.ids.push(id);
+            let on_topic = OnTopic { version, offset: *offset };
+            let newest = found.newest.entry(task_id).or_insert(on_topic);
+            if version > newest.version {
+                *newest = on_topic;
+            }
+        }
     }
     found
 }
@@ -63,6 +70,7 @@ mod tests {
             (0..).zip(records).map(|(offset, record)| RecordAndOffset { record, offset }).collect();
         let found = events(&records);
         assert_eq!(found.ids, [(1, 1), (1, 2), (2, 7)].map(|(task, version)| event(task, version).id));
-        assert_eq!(found.versions, HashMap::from([(Uuid::from_u128(1), 2), (Uuid::from_u128(2), 7)]));
+        let newest = |task, version, offset| (Uuid::from_u128(task), OnTopic { version, offset });
+        assert_eq!(found.newest, HashMap::from([newest(1, 2, 2), newest(2, 7, 3)]));
     }
 }

@@ -65,7 +65,7 @@ impl Sweep {
                 let place = Arc::clone(places).acquire_owned().await?;
                 let companion = Companion { hold: Some(place), receipt: None };
                 let offered = Offered { event: row.event, oldest: row.oldest, companion };
-                self.lanes.offer(offered);
+                let _lane = self.lanes.offer(offered);
             }
             if is_last {
                 return Ok(rows);

@@ -27,9 +27,10 @@ fn offer(lane: &mut Lane, task: u128, version: u64) -> Offer {
 
 fn published(lane: &mut Lane) -> Vec<(u128, u64)> {
     let batch = lane.next_batch(LIMITS);
-    let published =
+    let published: Vec<_> =
         batch.iter().map(|offered| (offered.event.task_id.as_u128(), offered.event.version)).collect();
-    lane.acked();
+    let offsets: Vec<_> = (0..).take(published.len()).collect();
+    lane.acked(&offsets);
     published
 }
 
@@ -102,6 +103,26 @@ fn a_failed_batch_is_the_next_one_again() {
 }
 
 #[test]
+fn who_waits_is_told_the_offset_whichever_way_the_event_came() {
+    let mut lane = Lane::default();
+    let wait = |lane: &mut Lane| {
+        let (sender, receiver) = oneshot::channel();
+        let companion = Companion { hold: None, receipt: Some(sender) };
+        lane.offer(Offered { event: event(1, 1), oldest: false, companion });
+        receiver
+    };
+    offer(&mut lane, 1, 1); // the sweep was faster
+    let mut queued = wait(&mut lane);
+    lane.next_batch(LIMITS);
+    let mut under_way = wait(&mut lane);
+    lane.acked(&[41]);
+    let mut published = wait(&mut lane);
+    // Of two who wait for the same event the later one is told.
+    assert!(queued.try_recv().is_err());
+    assert_eq!((under_way.try_recv(), published.try_recv()), (Ok(41), Ok(41)));
+}
+
+#[test]
 fn what_is_seen_on_the_partition_is_not_published_again() {
     let mut lane = Lane::default();
     for (task, version) in [(1, 1), (1, 2), (1, 3), (2, 1)] {
@@ -109,7 +130,7 @@ fn what_is_seen_on_the_partition_is_not_published_again() {
     }
     lane.next_batch(LIMITS);
     lane.failed();
-    lane.seen(&HashMap::from([(Uuid::from_u128(1), 2)]));
+    lane.seen(&HashMap::from([(Uuid::from_u128(1), OnTopic { version: 2, offset: 7 })]));
     assert_eq!(published(&mut lane), [(1, 3), (2, 1)]);
     assert_eq!(offer(&mut lane, 1, 2), Offer::Duplicate);
 }
@@ -202,7 +223,8 @@ impl World {
                     batch.map(|offered| (offered.event.task_id.as_u128(), offered.event.version)).collect();
                 match fate {
                     Fate::Acked => {
-                        self.lane.acked();
+                        let offsets: Vec<_> = (0..).take(batch.len()).collect();
+                        self.lane.acked(&offsets);
                         self.topic.extend(&batch);
                         self.outbox.retain(|row| !batch.contains(row));
                     }
@@ -233,8 +255,9 @@ impl World {
     fn read_back(&mut self) {
         let mut versions = HashMap::new();
         for (task, version) in &self.topic {
-            let newest: &mut u64 = versions.entry(Uuid::from_u128(*task)).or_default();
-            *newest = (*newest).max(*version);
+            let first = OnTopic { version: *version, offset: 0 };
+            let newest = versions.entry(Uuid::from_u128(*task)).or_insert(first);
+            newest.version = newest.version.max(*version);
             self.outbox.remove(&(*task, *version));
         }
         self.lane.seen(&versions);
