@@ -19,8 +19,8 @@ use crate::log;
 const BATCH_EVENTS_MAX: usize = 64;
 const BATCH_PAYLOAD_BYTES_MAX: usize = 512 * 1024;
 
-/// What a forward gets at least, however little is left of a wait: enough to be handed over.
-const SEND_TIME_MIN: Duration = Duration::from_millis(200);
+/// What a forward gets on top of the wait, to be handed over and answered.
+const SEND_TIME: Duration = Duration::from_millis(500);
 
 pub struct Forwarder {
     url: String,
@@ -109,8 +109,8 @@ impl Forwarder {
         let body = serde_json::to_vec(batch).map_err(|error| ForwardError::Http(error.to_string()))?;
         let mut request = Request::post(&self.url);
         if let Some(wait) = wait {
-            // Whole seconds, as the preference has them; the deadline below is the exact one.
-            request = request.header("prefer", format!("wait={}", wait.as_secs() + 1));
+            // Between the two of us the preference has milliseconds.
+            request = request.header("prefer", format!("wait={:.3}", wait.as_secs_f64()));
         }
         let request = request
             .header(header::AUTHORIZATION, &self.authorization)
@@ -125,7 +125,7 @@ impl Forwarder {
             let body = response.into_body().bytes().await?;
             Ok((status, body))
         };
-        let limit = wait.map_or(self.timeout, |wait| wait.max(SEND_TIME_MIN));
+        let limit = wait.map_or(self.timeout, |wait| wait + SEND_TIME);
         let (status, body) = within(limit, exchange)
             .await?
             .map_err(|error: spin_sdk::http::Error| ForwardError::Http(error.to_string()))?;

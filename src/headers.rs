@@ -80,7 +80,9 @@ fn tags(headers: &HeaderMap, name: &str, weak_too: bool) -> Option<Tags> {
             }
             let strong = tag.strip_prefix("W/").filter(|_| weak_too).unwrap_or(tag);
             let opaque = strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-            versions.extend(opaque.and_then(|opaque| opaque.parse::<i64>().ok()));
+            let version = opaque.and_then(|opaque| opaque.parse::<i64>().ok());
+            // One form for each version: neither "+3" nor "03" is a tag that we gave out.
+            versions.extend(version.filter(|version| etag(*version) == strong));
         }
     }
     present.then_some(Tags::Versions(versions))
@@ -89,6 +91,7 @@ fn tags(headers: &HeaderMap, name: &str, weak_too: bool) -> Option<Tags> {
 impl Preferences {
     pub fn parse(headers: &HeaderMap) -> Preferences {
         let mut preferences = Preferences::default();
+        let mut has_return = false;
         let values = headers.get_all("prefer").into_iter().filter_map(|value| value.to_str().ok());
         for preference in values.flat_map(|value| value.split(',')) {
             // Parameters after a semicolon are for preferences that we do not know.
@@ -100,7 +103,10 @@ impl Preferences {
                 "wait" if preferences.wait_s.is_none() => {
                     preferences.wait_s = value.parse::<u64>().ok().map(|wait_s| wait_s.min(WAIT_S_MAX));
                 }
-                "return" => preferences.minimal |= value == "minimal",
+                "return" if !has_return => {
+                    has_return = true;
+                    preferences.minimal = value == "minimal";
+                }
                 _ => {}
             }
         }
@@ -171,6 +177,7 @@ mod tests {
         assert_eq!((listed.one_of, listed.has_if_match), (Some(vec![3, 5]), true));
         let any = parse(&[("if-match", "*")]);
         assert_eq!((any.one_of, any.has_if_match), (None, true));
+        assert_eq!(parse(&[("if-match", "\"+3\", \"03\"")]).one_of, Some(vec![]));
         assert_eq!(parse(&[("if-none-match", "W/\"3\"")]).none_of, Some(vec![3]));
         assert_eq!(parse(&[("if-none-match", "*")]).one_of, Some(vec![]));
     }
@@ -187,12 +194,12 @@ mod tests {
     #[test]
     fn known_preferences_are_taken_and_others_ignored() {
         let parse = |value| Preferences::parse(&headers(&[("prefer", value)]));
-        assert_eq!(parse("wait=5"), Preferences { wait_s: Some(5), minimal: false });
+        assert_eq!(parse("wait=5"), Preferences { wait_s: Some(5), ..Preferences::default() });
         assert_eq!(parse("wait=86400").wait_s, Some(30));
         let both = parse("respond-async, Wait = \"2\"; foo=bar, return=minimal, wait=9");
-        assert_eq!(both, Preferences { wait_s: Some(2), minimal: true });
+        assert_eq!((both.wait_s, both.minimal), (Some(2), true));
         assert_eq!(both.applied().as_deref(), Some("return=minimal, wait=2"));
-        assert_eq!(parse("wait=soon, return=representation").applied(), None);
+        assert_eq!(parse("wait=soon, return=representation, return=minimal").applied(), None);
     }
 
     #[test]

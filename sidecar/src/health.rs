@@ -42,11 +42,11 @@ impl Health {
         self.checks().retain(|check, _| !is_forgotten(check));
     }
 
-    /// Notes how a part fares, and says whether that is news.
-    pub fn note<T>(&self, check: &str, result: &anyhow::Result<T>) -> bool {
-        let state = match result {
-            Ok(_) => State::Ok,
-            Err(error) => State::Failing { reason: format!("{error:#}") },
+    /// Notes how a part fares, failing or not, and says whether that is news.
+    pub fn note(&self, check: &str, failure: Option<&anyhow::Error>) -> bool {
+        let state = match failure {
+            None => State::Ok,
+            Some(error) => State::Failing { reason: format!("{error:#}") },
         };
         self.set(check, state)
     }

@@ -113,7 +113,8 @@ async fn take(
         let event_id = event.id;
         let hold = budget.split(event_bytes(&event));
         let (receipt, offset) = wait.map(|_| oneshot::channel()).unzip();
-        let partition = lanes.offer(Offered { event, oldest: false, companion: Companion { hold, receipt } });
+        let partition = lanes.of_task(event.task_id);
+        lanes.offer(Offered { event, oldest: false, companion: Companion { hold, receipt } });
         waiting.extend(offset.map(|offset| Waiting { event_id, partition, offset }));
     }
     match wait {
@@ -141,11 +142,11 @@ async fn collect(waiting: Vec<Waiting>, topic: &str, wait: Duration) -> Receipts
     Receipts { receipts }
 }
 
-/// The `wait` preference (RFC 7240, section 4.3), in seconds, if there is one.
+/// The `wait` preference (RFC 7240, section 4.3), in seconds and parts of them, if there is one.
 fn wait(headers: &HeaderMap) -> Option<Duration> {
     let preference = headers.get("prefer")?.to_str().ok()?;
     let seconds = preference.strip_prefix("wait=")?.parse().ok()?;
-    Some(Duration::from_secs(seconds).min(WAIT_MAX))
+    Some(Duration::try_from_secs_f64(seconds).ok()?.min(WAIT_MAX))
 }
 
 async fn ready(State(ingest): State<Ingest>) -> Response {

@@ -109,7 +109,7 @@ impl Lane {
             known = version - 1;
         }
         if version > known + 1 {
-            self.held.entry(task_id).or_default().insert(version, offered.companion);
+            self.held.entry(task_id).or_default().entry(version).or_insert(offered.companion);
             return Offer::Held;
         }
         self.enqueue(offered);
@@ -189,6 +189,11 @@ impl Lane {
         let is_news =
             |event: &Event| found.get(&event.task_id).is_none_or(|seen| event.version > seen.version);
         self.queue.retain(|offered| is_news(&offered.event));
+    }
+
+    /// Events that only wait for their turn.
+    pub fn queued(&self) -> usize {
+        self.queue.len()
     }
 
     /// Events that are not acknowledged yet.

@@ -3,8 +3,8 @@
 
 use std::sync::{Arc, PoisonError, RwLock};
 
-use contract::Event;
 use tokio::sync::mpsc;
+use uuid::Uuid;
 
 use crate::lane::Offered;
 use crate::partition;
@@ -47,12 +47,18 @@ impl Lanes {
         (Lanes { senders }, receivers)
     }
 
-    /// Hands the event to the lane of its task, and says to which. When that has closed, the event is
-    /// left in the outbox.
-    pub fn offer(&self, offered: Offered) -> u32 {
-        let Event { task_id, .. } = offered.event;
-        let lane = partition::of_task(task_id, self.senders.len() as u32);
+    pub fn count(&self) -> usize {
+        self.senders.len()
+    }
+
+    /// The lane, and so the partition, of a task.
+    pub fn of_task(&self, task_id: Uuid) -> u32 {
+        partition::of_task(task_id, self.senders.len() as u32)
+    }
+
+    /// Hands the event to the lane of its task. When that has closed, the event is left in the outbox.
+    pub fn offer(&self, offered: Offered) {
+        let lane = self.of_task(offered.event.task_id);
         let _: Result<(), _> = self.senders[lane as usize].send(offered);
-        lane
     }
 }

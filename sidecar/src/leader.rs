@@ -21,6 +21,10 @@ const TRY_INTERVAL: Duration = Duration::from_millis(500);
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 
+/// More than both of the above together.
+const SESSION_IDLE_MAX: Duration = Duration::from_secs(10);
+const _: () = assert!(ASK_INTERVAL.as_secs() + ASK_TIMEOUT.as_secs() < SESSION_IDLE_MAX.as_secs());
+
 pub struct Leader {
     pub database_url: String,
     pub topic: String,
@@ -34,26 +38,28 @@ pub struct Leadership {
     _held: DropGuard,
 }
 
-/// The channel on which standbys wake the publisher of a topic.
-pub fn channel(topic: &str) -> String {
-    format!("outbox {topic}")
+/// The channel on which standbys wake the publisher of a topic. Cut to what a name in PostgreSQL may
+/// have (63 bytes); topics that are alike so far wake each other, which costs a look.
+fn channel(topic: &str) -> String {
+    format!("outbox {topic}").chars().take(63).collect()
 }
 
 impl Leader {
-    /// Waits until the lock is ours.
-    pub async fn acquire(&self, standby: impl Fn()) -> Leadership {
+    /// Waits until the lock is ours. Says each time what it waits for: `standby` when another sidecar has
+    /// the lock, `failed` when nobody can be asked.
+    pub async fn acquire(&self, standby: impl Fn(), failed: impl Fn(&anyhow::Error)) -> Leadership {
         let mut told = false;
         loop {
-            match tokio::time::timeout(ASK_TIMEOUT, self.try_acquire()).await {
-                Ok(Ok(Some(leadership))) => return leadership,
-                Ok(Ok(None)) => {
+            let tried = tokio::time::timeout(ASK_TIMEOUT, self.try_acquire()).await;
+            match tried.context("no answer from PostgreSQL").and_then(|tried| tried) {
+                Ok(Some(leadership)) => return leadership,
+                Ok(None) => {
                     standby();
                     if !std::mem::replace(&mut told, true) {
                         info!("standing by: another sidecar publishes");
                     }
                 }
-                Ok(Err(error)) => warn!(error = format!("{error:#}"), "cannot try for the publisher's lock"),
-                Err(_elapsed) => warn!("cannot try for the publisher's lock: no answer from PostgreSQL"),
+                Err(error) => failed(&error.context("trying for the publisher's lock")),
             }
             tokio::time::sleep(TRY_INTERVAL).await;
         }
@@ -69,7 +75,14 @@ impl Leader {
         if !client.query_one(lock, &[&self.topic]).await?.get::<_, bool>(0) {
             return Ok(None);
         }
-        client.batch_execute(&format!("listen \"{}\"", channel(&self.topic).replace('"', "\"\""))).await?;
+        // If the network goes and tells nobody, the server ends the session, and frees the lock, some time
+        // after `watch` has given up on it.
+        let session = format!(
+            "set idle_session_timeout = '{}s'; listen \"{}\"",
+            SESSION_IDLE_MAX.as_secs(),
+            channel(&self.topic).replace('"', "\"\"")
+        );
+        client.batch_execute(&session).await?;
         info!("this sidecar publishes");
         tokio::spawn(watch(client, lost.clone()));
         Ok(Some(Leadership { lost: lost.clone(), _held: lost.drop_guard() }))

@@ -70,43 +70,42 @@ impl Outbox {
         let connection = self.connection().await?;
         // Detached from the pool: closing it gives the lock back whatever happens in between.
         let mut client = Object::take(connection);
-        let work = async {
-            client.execute("select pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await?;
-            migrations::migrations::runner().run_async(&mut *client).await?;
-            anyhow::Ok(())
-        };
-        tokio::time::timeout(self.call_timeout.saturating_mul(6), work)
+        let lock = client.execute("select pg_advisory_lock($1)", &[&MIGRATION_LOCK]);
+        tokio::time::timeout(self.call_timeout, lock)
             .await
-            .context("applying the migrations took too long; does another sidecar hold their lock?")?
-            .context("applying the migrations")
+            .context("another sidecar is applying the migrations, or PostgreSQL does not answer")??;
+        // No deadline here: on a large table it takes what it takes, and an end in the middle would only
+        // begin it anew.
+        migrations::migrations::runner().run_async(&mut *client).await.context("applying the migrations")?;
+        Ok(())
     }
 
     /// The oldest rows after `after`, at most `rows_max`.
     pub async fn page(&self, after: Uuid, rows_max: u32) -> Result<Vec<Unpublished>> {
+        let client = self.connection().await?;
         let call = async {
-            let client = self.connection().await?;
             let statement = client.prepare_cached(PAGE).await?;
             let rows = client.query(&statement, &[&after, &i64::from(rows_max)]).await?;
             rows.iter()
                 .map(|row| Ok(Unpublished { event: event(row)?, oldest: row.try_get("oldest")? }))
                 .collect()
         };
-        self.within(call).await.context("reading a page of the outbox")
+        keep(self.timed(call).await, client).context("reading a page of the outbox")
     }
 
     /// The rows of a gap, oldest first. If there are too many to load at once, the gap is cut to
     /// those that are.
     pub async fn backlog(&self, gap: &mut Gap) -> Result<Vec<Event>> {
         let Gap { task_id, after, up_to } = *gap;
+        let client = self.connection().await?;
         let call = async {
-            let client = self.connection().await?;
             let statement = client.prepare_cached(BACKLOG).await?;
             let [after, up_to] = [after, up_to].map(|version| i64::try_from(version).unwrap_or(i64::MAX));
             let rows = client.query(&statement, &[&task_id, &after, &up_to, &BACKLOG_ROWS_MAX]).await?;
             rows.iter().map(event).collect::<Result<Vec<Event>>>()
         };
-        let events =
-            self.within(call).await.with_context(|| format!("loading the backlog of task {task_id}"))?;
+        let events = keep(self.timed(call).await, client)
+            .with_context(|| format!("loading the backlog of task {task_id}"))?;
         if let Some(last) = events.last()
             && events.len() as i64 == BACKLOG_ROWS_MAX
         {
@@ -119,53 +118,66 @@ impl Outbox {
     pub async fn remove(&self, topic: &str, ids: &[Uuid], positions: &BTreeMap<u32, i64>) -> Result<()> {
         let (partitions, offsets): (Vec<_>, Vec<_>) =
             positions.iter().map(|(partition, offset)| (*partition as i32, *offset)).unzip();
+        let client = self.connection().await?;
         let call = async {
-            let client = self.connection().await?;
             let statement = client.prepare_cached(REMOVE).await?;
             client.execute(&statement, &[&ids, &topic, &partitions, &offsets]).await?;
             Ok(())
         };
-        self.within(call).await.with_context(|| format!("removing {} acknowledged rows", ids.len()))
+        keep(self.timed(call).await, client)
+            .with_context(|| format!("removing {} acknowledged rows", ids.len()))
     }
 
     /// Where reading a partition back begins: at `end`, if the partition is new to this database.
     pub async fn position(&self, topic: &str, partition: u32, end: i64) -> Result<i64> {
+        let client = self.connection().await?;
         let call = async {
-            let client = self.connection().await?;
             let statement = client.prepare_cached(POSITION).await?;
             let row = client.query_one(&statement, &[&topic, &(partition as i32), &end]).await?;
             Ok(row.try_get(0)?)
         };
-        self.within(call).await.with_context(|| format!("loading the position of partition {partition}"))
+        keep(self.timed(call).await, client)
+            .with_context(|| format!("loading the position of partition {partition}"))
     }
 
     /// Tells the sidecar that publishes that there is something in the outbox.
     pub async fn wake_publisher(&self, topic: &str) -> Result<()> {
-        let call = async {
-            let client = self.connection().await?;
-            leader::wake_publisher(&client, topic).await
-        };
-        self.within(call).await.context("waking the publisher")
+        let client = self.connection().await?;
+        let call = async { leader::wake_publisher(&client, topic).await };
+        keep(self.timed(call).await, client).context("waking the publisher")
     }
 
     /// Removes idempotency keys that are past their time, and says how many.
     pub async fn prune(&self, keys_max: u32) -> Result<u64> {
+        let client = self.connection().await?;
         let call = async {
-            let client = self.connection().await?;
             let statement = client.prepare_cached(PRUNE).await?;
             Ok(client.execute(&statement, &[&i64::from(keys_max)]).await?)
         };
-        self.within(call).await.context("removing old idempotency keys")
+        keep(self.timed(call).await, client).context("removing old idempotency keys")
     }
 
     async fn connection(&self) -> Result<Object> {
         self.pool.get().await.context("connecting to PostgreSQL")
     }
 
-    async fn within<T>(&self, call: impl Future<Output = Result<T>>) -> Result<T> {
-        tokio::time::timeout(self.call_timeout, call)
-            .await
-            .with_context(|| format!("no answer from PostgreSQL within {:?}", self.call_timeout))?
+    async fn timed<T>(&self, call: impl Future<Output = Result<T>>) -> Result<Result<T>, NoAnswer> {
+        tokio::time::timeout(self.call_timeout, call).await.map_err(|_elapsed| NoAnswer(self.call_timeout))
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+#[error("no answer from PostgreSQL within {0:?}")]
+struct NoAnswer(Duration);
+
+/// Gives a connection back to the pool, unless it did not answer: then nobody is to wait for it again.
+fn keep<T>(answer: Result<Result<T>, NoAnswer>, client: Object) -> Result<T> {
+    match answer {
+        Ok(answer) => answer,
+        Err(no_answer) => {
+            drop(Object::take(client));
+            Err(no_answer.into())
+        }
     }
 }
 

@@ -4,7 +4,7 @@
 use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 use contract::Event;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
@@ -23,6 +23,10 @@ use crate::repair::Repair;
 /// How often an idle lane asks its broker for a sign of life, so that readiness is the present state
 /// and the broker does not close the connection as idle (connections.max.idle.ms, 10 minutes).
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
+
+/// Offsets without a record that reading back passes over in a row; then it fails, and begins anew from
+/// the stored position.
+const EMPTY_READS_MAX: u32 = 100;
 
 /// After a failure a lane waits, at first this long, then twice as long each time, up to the maximum,
 /// and for as long as it takes: its events have nowhere else to go.
@@ -72,7 +76,7 @@ impl Publisher {
                 return;
             }
             let result = self.step(&mut known).await;
-            let is_news = self.health.note(&check, &result);
+            let is_news = self.health.note(&check, result.as_ref().err());
             match result {
                 Ok(()) => {
                     if is_news {
@@ -125,7 +129,10 @@ impl Publisher {
             known.next_offset = Some(next_offset);
             known.is_certain = true;
         }
-        if let Some(mut gap) = lane.gap() {
+        // What the last one brought goes first, so that a long backlog is in memory a page at a time.
+        if lane.queued() < self.limits.events_max
+            && let Some(mut gap) = lane.gap()
+        {
             let outbox = self.outbox.clone();
             let backlog = self.meanwhile(lane, outbox.backlog(&mut gap)).await?;
             lane.fill(gap, backlog);
@@ -165,6 +172,7 @@ impl Publisher {
         // The end may move on while we read, so what the fetch says of it counts. A position that is
         // beyond the end is not at it either: the topic was made anew.
         let mut end = end;
+        let mut empty_reads = 0;
         while next_offset != end {
             match self.meanwhile(lane, client.read(next_offset)).await? {
                 Read::Gone { earliest } => {
@@ -180,7 +188,13 @@ impl Publisher {
                     let found = read_back::events(&records);
                     seen += found.ids.len();
                     lane.seen(&found.newest);
-                    // A fetch without records stands before what is no record, such as a marker.
+                    // A fetch without records stands before what is no record, such as a marker, or before
+                    // a transaction of another producer that is still open.
+                    empty_reads = if records.is_empty() { empty_reads + 1 } else { 0 };
+                    ensure!(
+                        empty_reads <= EMPTY_READS_MAX,
+                        "nothing to be read from offset {next_offset} on"
+                    );
                     next_offset = records.last().map_or(next_offset, |last| last.offset) + 1;
                     end = newest;
                     self.remove(lane, found.ids, Some(next_offset)).await;

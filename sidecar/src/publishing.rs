@@ -8,7 +8,7 @@ use anyhow::Result;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
+use tracing::{error, info, warn};
 
 use crate::config::Config;
 use crate::health::Health;
@@ -61,7 +61,7 @@ impl Publishing {
         while !self.closing.is_cancelled() {
             let standby = async {
                 tokio::select! {
-                    leadership = leader.acquire(|| self.stand_by()) => leadership,
+                    leadership = leader.acquire(|| self.stand_by(), |error| self.cannot_tell(error)) => leadership,
                     never = self.wake_others() => never,
                 }
             };
@@ -114,18 +114,33 @@ impl Publishing {
         self.roles.set(Role::Publishing(lanes));
         info!(topic, partitions, "publishing");
 
-        let all_done = async { while workers.join_next().await.is_some() {} };
-        let is_lost = leadership.lost.run_until_cancelled(all_done).await.is_none();
-        self.roles.set(Role::Starting);
-        if is_lost {
-            // The set is dropped, and with it every lane stops where it is.
+        let all_done = async {
+            while let Some(ended) = workers.join_next().await {
+                if let Err(panic) = ended {
+                    error!(%panic, "a part of the sidecar broke: beginning anew");
+                    return;
+                }
+            }
+        };
+        if leadership.lost.run_until_cancelled(all_done).await.is_none() {
             warn!("the publisher's lock is lost: not publishing any more");
-            self.stand_by();
+        }
+        // What is left stops where it is, and has stopped before anything begins again.
+        self.roles.set(Role::Starting);
+        workers.shutdown().await;
+        self.health.forget(|check| check != "schema" && check != "topic");
+        self.health.starting("publisher");
+    }
+
+    /// Nobody can say whether another sidecar publishes.
+    fn cannot_tell(&self, error: &anyhow::Error) {
+        self.roles.set(Role::Starting);
+        if self.health.note("publisher", Some(error)) {
+            warn!(error = format!("{error:#}"), "not publishing");
         }
     }
 
     fn stand_by(&self) {
-        self.health.forget(|check| check != "schema" && check != "topic");
         self.health.standby("publisher");
         self.roles.set(Role::Standby);
     }
@@ -148,7 +163,7 @@ impl Publishing {
     async fn until_done<T, F: Future<Output = Result<T>>>(&self, name: &str, step: impl Fn() -> F) -> T {
         loop {
             let result = step().await;
-            let is_news = self.health.note(name, &result);
+            let is_news = self.health.note(name, result.as_ref().err());
             match result {
                 Ok(done) => return done,
                 Err(error) if is_news => {

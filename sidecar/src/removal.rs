@@ -38,7 +38,7 @@ pub async fn run(outbox: Outbox, topic: String, health: Health, mut acks: mpsc::
         }
         loop {
             let result = outbox.remove(&topic, &ids, &positions).await;
-            let is_news = health.note("removal", &result);
+            let is_news = health.note("removal", result.as_ref().err());
             match result {
                 Ok(()) => {
                     if is_news {

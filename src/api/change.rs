@@ -46,7 +46,11 @@ pub(super) async fn delete(id: PathId, request: Request) -> Result<Response, Pro
             Ok(written::finish(&instance, vec![event], &[id], preferences, response).await)
         }
         Deleted::Refused => Err(Problem::PreconditionFailed),
-        Deleted::Missing => Err(Problem::NoSuchTask),
+        Deleted::Missing => {
+            // Likewise.
+            instance.cache.drop_stale(&[id]).await;
+            Err(Problem::NoSuchTask)
+        }
     }
 }
 
@@ -63,8 +67,12 @@ async fn change(
             let response = changed(task, preferences);
             Ok(written::finish(instance, vec![event], &[id], preferences, response).await)
         }
-        // Nothing was written, so there is nothing to tell or to wait for.
-        Changed::Same(task) => Ok(changed(task, preferences)),
+        // Nothing was written now, so there is nothing to tell or to wait for. But it may have been by this
+        // same statement, whose first answer was lost.
+        Changed::Same(task) => {
+            instance.cache.drop_stale(&[id]).await;
+            Ok(changed(task, preferences))
+        }
         Changed::Refused => Err(Problem::PreconditionFailed),
         Changed::Missing => Err(Problem::NoSuchTask),
     }

@@ -26,7 +26,11 @@ pub(super) async fn one(request: Request) -> Result<Response, Problem> {
         let fingerprint = format!("{:x}", Sha256::digest(&body));
         match instance.store.insert_task_once(&task, &event, &key, &fingerprint, &document).await? {
             Inserted::Made => {}
-            Inserted::Before { task_id, response } => return Ok(created(&task_id, response, preferences)),
+            Inserted::Before { task_id, response } => {
+                // The first answer may not have got as far as the cache.
+                instance.cache.drop_stale(&[]).await;
+                return Ok(created(&task_id, response, preferences));
+            }
             Inserted::Other => return Err(Problem::KeyReused),
             Inserted::InWork => return Err(Problem::InWork),
         }

@@ -1,6 +1,6 @@
 use axum::extract::Request;
-use axum::response::{IntoResponse as _, Response};
-use http::{HeaderMap, StatusCode};
+use axum::response::Response;
+use http::{HeaderMap, StatusCode, header};
 
 use super::{PathId, json, task_id, with_etag};
 use crate::cache::Cached;
@@ -35,12 +35,14 @@ pub(super) async fn events(id: PathId) -> Result<Response, Problem> {
 }
 
 fn found(version: i64, document: &[u8], headers: &HeaderMap) -> Response {
-    let mut response = json(document.to_vec());
-    if has_version(headers, version) {
-        // Whatever a 200 would say of the task, without the task (RFC 9110, section 15.4.5).
-        response = StatusCode::NOT_MODIFIED.into_response();
+    if !has_version(headers, version) {
+        return with_etag(version, json(document.to_vec()));
     }
-    with_etag(version, response)
+    // What a 200 would say of the task, without the task (RFC 9110, section 15.4.5).
+    let mut response = with_etag(version, json(Vec::new()));
+    *response.status_mut() = StatusCode::NOT_MODIFIED;
+    response.headers_mut().remove(header::CONTENT_TYPE);
+    response
 }
 
 /// What is cached of a task: its version, a line's end, its JSON.

@@ -17,6 +17,7 @@ with before as (
       and ($6::int8[] is null or version <> all ($6::int8[]))
       -- a repeated statement: its work is done
       and last_event_id is distinct from $2::uuid
+      and not exists (select from outbox where outbox.id = $2::uuid)
 ), wanted as (
     select id, version,
            greatest(($3::text)::timestamptz, updated_at) as updated_at,
@@ -47,7 +48,9 @@ with before as (
 )
 select coalesce(changed.document, before.document) as document,
        coalesce(changed.version, before.version) as version,
-       exists (select from allowed) or before.last_event_id is not distinct from $2::uuid as allowed,
+       exists (select from allowed)
+           or before.last_event_id is not distinct from $2::uuid
+           or exists (select from outbox where outbox.id = $2::uuid) as allowed,
        event.payload,
        to_char(event.time at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as time
 from before

@@ -28,4 +28,5 @@ with claim as (
 select exists (select from event) as made,
        first.fingerprint, first.task_id::text, first.response
 from (values (1)) as always_one
-left join idempotency_keys as first on first.key = $13::text
+left join idempotency_keys as first
+    on first.key = $13::text and first.created_at >= ($8::text)::timestamptz - interval '24 hours'

@@ -6,3 +6,4 @@ where key in (
     order by created_at
     limit $1
 )
+  and created_at < now() - interval '24 hours' -- unless it was taken anew meanwhile
