@@ -205,7 +205,7 @@ impl Running {
         };
         println!(
             "
-    API          {url}/api/tasks (on {host}), described at {url}/docs
+    API          {url}/api/tasks (on {host})
     for people   {url}/docs
     sidecar      http://{sidecar_address}/readyz
     PostgreSQL   {postgres}
