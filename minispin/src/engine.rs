@@ -14,10 +14,15 @@ use wasmtime::{
 };
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
-use crate::host::{self, State};
+use crate::{
+    host::{self, State},
+    instances::REQUESTS_AT_ONCE_MAX,
+};
 
 /// Instances alive at once, of all components together; a request that needs one more is answered 503.
 pub const INSTANCES_MAX: u32 = 512;
+/// Stacks at once: each request of each instance may be in the middle of a call to the host.
+const STACKS_MAX: u32 = INSTANCES_MAX * (REQUESTS_AT_ONCE_MAX as u32 + 1);
 /// Core modules that one instance may consist of: the guest itself and the adapters around it.
 const CORE_INSTANCES_PER_INSTANCE: u32 = 16;
 /// Linear memory of an instance. Past it the guest's allocations fail, and a Rust guest traps.
@@ -83,7 +88,7 @@ fn pool() -> PoolingAllocationConfig {
     let core_instances_max = INSTANCES_MAX * CORE_INSTANCES_PER_INSTANCE;
     let mut pool = PoolingAllocationConfig::default();
     pool.total_component_instances(INSTANCES_MAX)
-        .total_stacks(INSTANCES_MAX)
+        .total_stacks(STACKS_MAX)
         .total_memories(INSTANCES_MAX)
         .total_tables(2 * INSTANCES_MAX)
         .total_core_instances(core_instances_max)

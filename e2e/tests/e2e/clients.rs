@@ -4,7 +4,8 @@ use anyhow::Result;
 use e2e::{Deployment, LIMIT};
 use serde_json::json;
 
-const CLIENTS: usize = 256;
+/// More than any pool on the way has places: the host's for PostgreSQL has 64.
+const CLIENTS: usize = 512;
 const REQUESTS_EACH: usize = 4;
 
 #[tokio::test(flavor = "multi_thread")]
