@@ -46,8 +46,8 @@ pub struct Config {
 }
 
 impl Config {
-    /// Default of `requests_max`.
-    pub const REQUESTS_MAX: usize = 4096;
+    /// The most that `requests_max` can be, and its default: there is a stack for each.
+    pub const REQUESTS_MAX: usize = 2048;
     /// Default of `shutdown_max`, in seconds.
     pub const SHUTDOWN_MAX_S: u64 = 10;
 

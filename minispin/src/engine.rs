@@ -15,14 +15,15 @@ use wasmtime::{
 use wasmtime_wasi_http::p3::bindings::ServicePre;
 
 use crate::{
+    application,
     host::{self, State},
-    instances::REQUESTS_AT_ONCE_MAX,
 };
 
 /// Instances alive at once, of all components together; a request that needs one more is answered 503.
 pub const INSTANCES_MAX: u32 = 512;
-/// Stacks at once: each request of each instance may be in the middle of a call to the host.
-const STACKS_MAX: u32 = INSTANCES_MAX * (REQUESTS_AT_ONCE_MAX as u32 + 1);
+/// Stacks at once: one for each instance, and one for each request in flight. Each takes two of the
+/// mappings that the kernel lets a process have (vm.max_map_count, 65,530).
+const STACKS_MAX: u32 = INSTANCES_MAX + application::Config::REQUESTS_MAX as u32;
 /// Core modules that one instance may consist of: the guest itself and the adapters around it.
 const CORE_INSTANCES_PER_INSTANCE: u32 = 16;
 /// Linear memory of an instance. Past it the guest's allocations fail, and a Rust guest traps.

@@ -48,7 +48,7 @@ struct Up {
     #[arg(long)]
     disable_cache: bool,
     /// Requests in flight; past it, 503.
-    #[arg(long, value_name = "COUNT", default_value_t = Config::REQUESTS_MAX)]
+    #[arg(long, value_name = "COUNT", default_value_t = Config::REQUESTS_MAX, value_parser = requests_max)]
     requests_max: usize,
     /// Seconds that a stop waits for what was begun.
     #[arg(long, value_name = "SECONDS", default_value_t = Config::SHUTDOWN_MAX_S)]
@@ -114,4 +114,11 @@ fn stop_signal() -> Result<impl Future<Output = ()>> {
             _ = terminate.recv() => {}
         }
     })
+}
+
+fn requests_max(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=Config::REQUESTS_MAX).contains(&count) => Ok(count),
+        _ => Err(format!("must be a whole number from 1 to {}", Config::REQUESTS_MAX)),
+    }
 }
