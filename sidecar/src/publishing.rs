@@ -46,6 +46,7 @@ impl Publishing {
         let started = self.closing.run_until_cancelled(async {
             self.health.starting("schema");
             self.health.starting("topic");
+            self.health.starting("publisher");
             self.until_done("schema", || self.outbox.migrate()).await;
             self.until_done("topic", || kafka.ensure_topic()).await
         });
