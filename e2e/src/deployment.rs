@@ -4,6 +4,7 @@ use std::process::{Command, ExitStatus};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
+use redis::aio::MultiplexedConnection;
 use rustix::process::Signal;
 use tokio_postgres::NoTls;
 use uuid::Uuid;
@@ -225,6 +226,11 @@ impl Deployment {
     /// A consumer of this deployment's topic, from its first record on.
     pub async fn topic_reader(&self) -> Result<Topic> {
         Topic::read(&self.services.kafka_bootstrap_servers, &self.topic).await
+    }
+
+    pub async fn redis(&self) -> Result<MultiplexedConnection> {
+        let client = redis::Client::open(self.services.redis_url.as_str())?;
+        Ok(client.get_multiplexed_async_connection().await?)
     }
 
     pub async fn database(&self) -> Result<tokio_postgres::Client> {

@@ -50,11 +50,10 @@ pub struct Publisher {
 #[derive(Default)]
 struct Known {
     lane: Lane,
+    /// There only while nothing of unknown fate can stand behind `next_offset`: connecting reads back.
     client: Option<Partition>,
     /// The offset up to which there is nothing of ours that the lane does not know of.
     next_offset: Option<i64>,
-    /// Whether that is the end: nothing of unknown fate may stand behind it.
-    is_certain: bool,
 }
 
 /// The name of a lane's health check.
@@ -69,7 +68,7 @@ impl Publisher {
         let mut known = Known::default();
         let mut backoff = BACKOFF_MIN;
         loop {
-            if known.is_certain {
+            if known.client.is_some() {
                 self.wait_for_work(&mut known.lane).await;
             }
             if known.lane.pending() == 0 && self.closing.is_cancelled() {
@@ -88,7 +87,6 @@ impl Publisher {
                     // A request of unknown fate may be under way on that connection; nothing of it is
                     // used again, and the partition is read back before anything else is published.
                     known.client = None;
-                    known.is_certain = false;
                     if is_news {
                         let pending = known.lane.pending();
                         warn!(self.partition, pending, error = format!("{error:#}"), "not publishing");
@@ -121,14 +119,11 @@ impl Publisher {
             Some(client) => client,
             none => {
                 let kafka = self.kafka.clone();
-                none.insert(self.meanwhile(lane, kafka.partition(self.partition)).await?)
+                let client = self.meanwhile(lane, kafka.partition(self.partition)).await?;
+                known.next_offset = Some(self.read_back(lane, &client, known.next_offset).await?);
+                none.insert(client)
             }
         };
-        if !known.is_certain {
-            let next_offset = self.read_back(lane, client, known.next_offset).await?;
-            known.next_offset = Some(next_offset);
-            known.is_certain = true;
-        }
         // What the last one brought goes first, so that a long backlog is in memory a page at a time.
         if lane.queued() < self.limits.events_max
             && let Some(mut gap) = lane.gap()
@@ -151,8 +146,10 @@ impl Publisher {
             }
         };
         let ids = lane.acked(&offsets);
-        known.next_offset = offsets.last().map(|last| last + 1);
-        self.remove(&mut known.lane, ids, known.next_offset).await;
+        if let Some(last) = offsets.last() {
+            known.next_offset = Some(last + 1);
+            self.remove(lane, ids, last + 1).await;
+        }
         Ok(())
     }
 
@@ -197,7 +194,7 @@ impl Publisher {
                     );
                     next_offset = records.last().map_or(next_offset, |last| last.offset) + 1;
                     end = newest;
-                    self.remove(lane, found.ids, Some(next_offset)).await;
+                    self.remove(lane, found.ids, next_offset).await;
                 }
             }
         }
@@ -211,10 +208,7 @@ impl Publisher {
     }
 
     /// Waits when the database is behind: nothing more is published until rows can go again.
-    async fn remove(&mut self, lane: &mut Lane, ids: Vec<Uuid>, next_offset: Option<i64>) {
-        let Some(next_offset) = next_offset else {
-            return;
-        };
+    async fn remove(&mut self, lane: &mut Lane, ids: Vec<Uuid>, next_offset: i64) {
         let published = Published { ids, partition: self.partition, next_offset };
         // The receiver outlives the lanes.
         let removals = self.removals.clone();

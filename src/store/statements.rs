@@ -213,7 +213,6 @@ impl Store {
             Some(cursor) => (text(&cursor.key), uuid(cursor.id)),
             None => (ParameterValue::DbNull, ParameterValue::DbNull),
         };
-        let optional = |value: Option<&str>| value.map_or(ParameterValue::DbNull, text);
         let parameters = vec![
             optional(query.status.map(crate::task::Status::as_str)),
             query.priority.map_or(ParameterValue::DbNull, |priority| ParameterValue::Int16(priority.rank())),
@@ -266,7 +265,6 @@ fn list_statement(query: &Query) -> String {
 }
 
 fn new_task(task: &Task, event: &Event) -> Vec<ParameterValue> {
-    let optional = |value: Option<&str>| value.map_or(ParameterValue::DbNull, text);
     vec![
         uuid(task.id),
         text(&task.title),
@@ -298,7 +296,7 @@ fn written(
         uuid(id),
         uuid(event_id),
         time(&timestamp::now()),
-        traceparent.map_or(ParameterValue::DbNull, text),
+        optional(traceparent),
         versions(&conditions.one_of),
         versions(&conditions.none_of),
     ]
@@ -345,6 +343,10 @@ fn uuid(id: Uuid) -> ParameterValue {
 
 fn text(text: &str) -> ParameterValue {
     ParameterValue::Str(text.to_owned())
+}
+
+fn optional(value: Option<&str>) -> ParameterValue {
+    value.map_or(ParameterValue::DbNull, text)
 }
 
 fn texts(texts: &[String]) -> ParameterValue {

@@ -1,19 +1,13 @@
 use anyhow::Result;
-use e2e::{Deployment, Services, eventually};
+use e2e::{Deployment, eventually};
 use redis::AsyncCommands as _;
-use redis::aio::MultiplexedConnection;
 use serde_json::json;
-
-async fn redis() -> Result<MultiplexedConnection> {
-    let client = redis::Client::open(Services::shared()?.redis_url)?;
-    Ok(client.get_multiplexed_async_connection().await?)
-}
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_cached_list_is_fresh_after_a_write() -> Result<()> {
     let deployment = Deployment::start().await?;
     let lists = format!("{}:lists", deployment.cache_key_prefix);
-    let mut redis = redis().await?;
+    let mut redis = deployment.redis().await?;
     for count in 1..=5 {
         deployment.api.create(&json!({ "title": format!("task {count}") })).await?;
         assert_eq!(deployment.api.list("").await?.len(), count);
@@ -37,7 +31,7 @@ async fn a_cached_list_is_answered_from_the_cache() -> Result<()> {
     let deployment = Deployment::start().await?;
     let lists = format!("{}:lists", deployment.cache_key_prefix);
     let planted = "\n[{\"from\":\"the cache\"}]";
-    let _: () = redis().await?.hset(&lists, "sort=-created_at&limit=7", planted).await?;
+    let _: () = deployment.redis().await?.hset(&lists, "sort=-created_at&limit=7", planted).await?;
     assert_eq!(deployment.api.list("?limit=7").await?, [json!({ "from": "the cache" })]);
     Ok(())
 }

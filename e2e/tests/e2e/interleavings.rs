@@ -2,7 +2,7 @@
 //! each other in between. A reader is held between its miss and its storing by locking what it reads.
 
 use anyhow::Result;
-use e2e::{Deployment, Services, answer, eventually};
+use e2e::{Deployment, answer, eventually};
 use serde_json::json;
 
 /// Holds every statement that reads or writes tasks, until it is dropped.
@@ -30,8 +30,7 @@ async fn what_was_read_before_a_write_is_not_stored_after_it() -> Result<()> {
     let deployment = Deployment::start_with(&[("postgres_timeout_ms", "30000")]).await?;
     let task = deployment.api.create(&json!({ "title": "old" })).await?;
     let id = task["id"].as_str().unwrap().to_owned();
-    let client = redis::Client::open(Services::shared()?.redis_url)?;
-    let mut redis = client.get_multiplexed_async_connection().await?;
+    let mut redis = deployment.redis().await?;
     let prefix = deployment.cache_key_prefix.clone();
 
     for (path, key, field) in [
@@ -66,8 +65,7 @@ async fn a_write_that_waits_for_a_reader_leaves_nothing_old_behind() -> Result<(
     let deployment = Deployment::start_with(&[("postgres_timeout_ms", "30000")]).await?;
     let task = deployment.api.create(&json!({ "title": "old" })).await?;
     let id = task["id"].as_str().unwrap().to_owned();
-    let client = redis::Client::open(Services::shared()?.redis_url)?;
-    let mut redis = client.get_multiplexed_async_connection().await?;
+    let mut redis = deployment.redis().await?;
     let prefix = deployment.cache_key_prefix.clone();
     for round in 0..5 {
         // Nothing is cached, as if its time were over, so that everybody has to ask. Readers and a writer
