@@ -21,8 +21,8 @@ use uuid::Uuid;
 
 use crate::config::Secret;
 use crate::health::Health;
-use crate::lane::{Companion, Offered, event_bytes};
 use crate::lanes::{Role, Roles};
+use crate::offered::{Companion, Offered, event_bytes};
 use crate::repair::Repair;
 
 /// Four times what the component sends at once.

@@ -23,6 +23,14 @@ pub struct Kafka {
 const READ_BYTES_MAX: i32 = 1024 * 1024;
 const READ_WAIT_MS: i32 = 100;
 
+/// What the broker said to a batch.
+pub enum Produced {
+    /// The offset of each record.
+    Acked(Vec<i64>),
+    /// Why it does not take the batch, and never will; nothing of it is on the partition.
+    Refused(String),
+}
+
 /// What reading from an offset gave.
 pub enum Read {
     Records(Vec<RecordAndOffset>, i64),
@@ -127,13 +135,21 @@ impl Kafka {
 }
 
 impl Partition {
-    /// Appends the records as one batch, acknowledged by all replicas that are in sync. Gives back their
-    /// offsets.
+    /// Appends the records as one batch, acknowledged by all replicas that are in sync.
     ///
     /// # Errors
     /// After an error it is not known whether the broker has the batch.
-    pub async fn produce(&self, records: Vec<Record>) -> Result<Vec<i64>> {
-        let produce = async { Ok(self.client.produce(records, Compression::NoCompression).await?) };
+    pub async fn produce(&self, records: Vec<Record>) -> Result<Produced> {
+        let produce = async {
+            match self.client.produce(records, Compression::NoCompression).await {
+                Ok(offsets) => Ok(Produced::Acked(offsets)),
+                Err(Error::ServerError { protocol_error, error_message, .. }) if is_final(protocol_error) => {
+                    let message = error_message.map_or_else(String::new, |message| format!(": {message}"));
+                    Ok(Produced::Refused(format!("{protocol_error:?}{message}")))
+                }
+                Err(error) => Err(error.into()),
+            }
+        };
         within(self.timeout, produce).await.context("producing a batch")
     }
 
@@ -158,6 +174,18 @@ impl Partition {
         };
         within(self.timeout, fetch).await.with_context(|| format!("reading back from offset {offset}"))
     }
+}
+
+/// Errors that are about the records and not about the broker's state (Kafka protocol, error codes 10, 18,
+/// 32 and 87).
+fn is_final(error: ProtocolError) -> bool {
+    matches!(
+        error,
+        ProtocolError::MessageTooLarge
+            | ProtocolError::RecordListTooLarge
+            | ProtocolError::InvalidTimestamp
+            | ProtocolError::InvalidRecord
+    )
 }
 
 /// rskafka stops retrying when the waits add up to the deadline: with none allowed, at once.

@@ -1,56 +1,41 @@
-//! What a partition publishes next: the decisions, without any effect.
+//! What a partition's publisher does next: the decisions, without any effect.
 //!
-//! A lane never has more than one batch under way, and lets an event go only when every older one of
-//! its task is acknowledged, in the same batch before it, or ahead of it in the queue. So the first
-//! occurrences of a task's events are on the partition in the order of their versions.
+//! A lane publishes nothing while it does not know what the partition holds, never has more than one
+//! batch under way, and lets an event go only when every older one of its task is acknowledged, in the
+//! same batch before it, or ahead of it in the queue. So the first occurrences of a task's events are on
+//! the partition in the order of their versions, and further ones only where nobody could know.
+
+mod memory; // what is published
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
-use std::num::NonZeroUsize;
 
+use chrono::{DateTime, Utc};
 use contract::Event;
-use lru::LruCache;
-use tokio::sync::{OwnedSemaphorePermit, oneshot};
+use tokio::sync::oneshot;
 use uuid::Uuid;
 
-/// Tasks whose last acknowledged version a lane remembers. A task that is forgotten costs a query at
-/// its next change, or, if the same event is offered again after that, a second occurrence.
-const ACKED_TASKS_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+use crate::offered::{Companion, Offered, event_bytes};
+use memory::{Memory, Recalled};
 
-/// An event on its way to the lane.
-#[derive(Debug)]
-pub struct Offered {
-    pub event: Event,
-    /// The outbox was seen without an older event of the task: what came before it is published.
-    pub oldest: bool,
-    pub companion: Companion,
-}
-
-/// What goes with an event, whatever way the event itself takes.
-#[derive(Debug, Default)]
-pub struct Companion {
-    /// The event's share of the sidecar's memory.
-    #[expect(dead_code, reason = "given back by being dropped, when the event is done with")]
-    pub hold: Option<OwnedSemaphorePermit>,
-    /// Who waits for the event's offset. Dropped without a word when that cannot be told any more.
-    pub receipt: Option<oneshot::Sender<i64>>,
-}
+pub use memory::OnTopic;
 
 /// What became of an offered event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub enum Offer {
     /// It will be in one of the next batches.
     Queued,
-    /// An older event of its task is missing; the lane wants the task's backlog.
+    /// An older event of its task is missing, or it may itself be published; the lane wants the task's backlog.
     Held,
     /// It is queued, or published, already.
     Duplicate,
 }
 
-/// A task's newest version on the partition, and where it is.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct OnTopic {
-    pub version: u64,
-    pub offset: i64,
+/// Events that are on the partition.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Found {
+    pub ids: Vec<Uuid>,
+    /// The newest version of each task. Since versions are published in order, all older ones are there.
+    pub newest: HashMap<Uuid, OnTopic>,
 }
 
 /// The part of the outbox that a lane needs: a task's rows after a version, up to another one.
@@ -63,6 +48,53 @@ pub struct Gap {
     pub up_to: u64,
 }
 
+/// An event that the broker has refused for good, alone in its batch.
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub struct Refused {
+    pub event_id: Uuid,
+    pub task_id: Uuid,
+    pub version: u64,
+    pub reason: String,
+}
+
+/// What a lane wants done.
+#[derive(Debug, Eq, PartialEq)]
+pub enum Next {
+    /// Connect to the partition. Reading it back begins at this offset, or, if none, at the stored position.
+    Connect { from: Option<i64> },
+    /// Read on at this offset.
+    Read { from: i64 },
+    /// Load a part of the outbox.
+    Load(Gap),
+    /// Publish the batch that is now under way.
+    Publish,
+    /// Park this event: it stays in the outbox, and its task's later ones behind it.
+    Park(Refused),
+    /// Let these rows go: their events are published, though nobody has seen them on the partition.
+    Remove(Published),
+    /// Wait until something is offered.
+    Idle,
+}
+
+/// Events that are on the partition: their rows can go, and with them the position can be stored up to
+/// which there are no others of ours.
+#[derive(Debug, Eq, PartialEq)]
+pub struct Published {
+    pub ids: Vec<Uuid>,
+    pub next_offset: i64,
+}
+
+/// What is known of the partition's end.
+#[derive(Clone, Copy, Debug)]
+enum Tail {
+    /// From this offset on, or from the stored position, there may be events of ours that the lane does not know of.
+    Unknown { from: Option<i64> },
+    /// The same, and the rest of it is being read, up to this end.
+    Reading { next_offset: i64, end: i64 },
+    /// Nothing of ours comes from this offset on.
+    Known { next_offset: i64 },
+}
+
 /// How much goes into one produce request.
 #[derive(Clone, Copy, Debug)]
 pub struct BatchLimits {
@@ -71,60 +103,125 @@ pub struct BatchLimits {
 }
 
 pub struct Lane {
-    /// The last acknowledged version of each task.
-    acked: LruCache<Uuid, OnTopic>,
+    tail: Tail,
+    memory: Memory,
     /// The newest version of each task that is queued or under way.
     queued: HashMap<Uuid, u64>,
     /// In the order of publication.
     queue: VecDeque<Offered>,
     under_way: Vec<Offered>,
+    /// Events at the front of the queue among which there is one that the broker refuses.
+    suspects: usize,
+    refused: Option<Refused>,
+    /// Events that have a row although they are published, because newer ones of their tasks are: retention
+    /// removed them before they could be read back.
+    inferred: Vec<Uuid>,
     /// The versions of each task that wait for its backlog. The events themselves come back with it.
     held: BTreeMap<Uuid, BTreeMap<u64, Companion>>,
 }
 
-impl Default for Lane {
-    fn default() -> Self {
+impl Lane {
+    /// A lane that knows nothing of what has been published until now.
+    pub fn new(now: DateTime<Utc>) -> Lane {
         Lane {
-            acked: LruCache::new(ACKED_TASKS_MAX),
+            tail: Tail::Unknown { from: None },
+            memory: Memory::new(now),
             queued: HashMap::new(),
             queue: VecDeque::new(),
             under_way: Vec::new(),
+            suspects: 0,
+            refused: None,
+            inferred: Vec::new(),
             held: BTreeMap::new(),
         }
     }
-}
 
-impl Lane {
     /// Takes an event in, whichever way it came.
     pub fn offer(&mut self, offered: Offered) -> Offer {
-        let Event { task_id, version, .. } = offered.event;
-        let mut known = self.known(task_id);
+        let Event { id, task_id, version, time, .. } = offered.event;
+        let known = self.known(task_id);
         if version <= known {
+            match self.memory.recall(&offered.event) {
+                Recalled::Published => self.inferred.push(id),
+                Recalled::Anew => {
+                    self.memory.forget(task_id);
+                    return self.hold(offered);
+                }
+                Recalled::Nothing => {}
+            }
             if let Some(receipt) = offered.companion.receipt {
                 self.promise(task_id, version, receipt);
             }
             return Offer::Duplicate;
         }
-        if offered.oldest {
-            known = version - 1;
-        }
-        if version > known + 1 {
-            self.held.entry(task_id).or_default().entry(version).or_insert(offered.companion);
-            return Offer::Held;
+        // A first version that comes late may be published, its row removed and its task forgotten.
+        let follows = version == known + 1 && (known > 0 || self.memory.reaches(time));
+        if !follows && !offered.oldest {
+            return self.hold(offered);
         }
         self.enqueue(offered);
         Offer::Queued
     }
 
-    /// A task whose backlog is to be loaded, if there is one.
-    pub fn gap(&self) -> Option<Gap> {
-        let (task_id, held) = self.held.first_key_value()?;
-        let (up_to, _) = held.last_key_value()?;
-        Some(Gap { task_id: *task_id, after: self.known(*task_id), up_to: *up_to })
+    /// What to do now. Every answer but `Idle` wants to be followed by a word of what came of it.
+    pub fn next(&mut self, limits: BatchLimits) -> Next {
+        let next_offset = match self.tail {
+            Tail::Unknown { from } => return Next::Connect { from },
+            Tail::Reading { next_offset, .. } => return Next::Read { from: next_offset },
+            Tail::Known { next_offset } => next_offset,
+        };
+        if !self.inferred.is_empty() {
+            return Next::Remove(Published { ids: std::mem::take(&mut self.inferred), next_offset });
+        }
+        if let Some(refused) = &self.refused {
+            return Next::Park(refused.clone());
+        }
+        // What the last gap brought goes first, so that a long backlog is in memory a page at a time.
+        if self.queue.len() < limits.events_max
+            && let Some(gap) = self.gap()
+        {
+            return Next::Load(gap);
+        }
+        self.fill_batch(limits);
+        if self.under_way.is_empty() { Next::Idle } else { Next::Publish }
     }
 
-    /// Takes in what the outbox holds of a gap, all of its rows, oldest first. They are the whole
-    /// truth: a version that is not among them is published already.
+    /// The batch that is under way, in the order of publication.
+    pub fn batch(&self) -> &[Offered] {
+        &self.under_way
+    }
+
+    /// There is a connection, on which the partition ends at `end`. Whatever may be unknown stands
+    /// from `from` on: that it is beyond the end means that the topic was made anew.
+    pub fn connected(&mut self, from: i64, end: i64) {
+        self.tail = if from == end {
+            Tail::Known { next_offset: from }
+        } else {
+            Tail::Reading { next_offset: from, end }
+        };
+    }
+
+    /// There is no such offset any more, or not yet: the partition begins at `earliest`.
+    pub fn gone(&mut self, earliest: i64) {
+        if let Tail::Reading { end, .. } = self.tail {
+            self.connected(earliest, end.max(earliest));
+        }
+    }
+
+    /// Reading has found these events, and goes on at `next_offset`. The end moves while we read.
+    pub fn read(&mut self, found: Found, next_offset: i64, end: i64) -> Published {
+        let mut ids = found.ids;
+        self.seen(&found.newest);
+        ids.append(&mut self.inferred);
+        ids.sort_unstable();
+        ids.dedup();
+        self.connected(next_offset, end.max(next_offset));
+        Published { ids, next_offset }
+    }
+
+    /// Takes in what the outbox holds of a gap, all of its rows but those that are parked or wait behind
+    /// one that is, oldest first. They are the whole truth: a version that is not among them is not for
+    /// the lane to publish.
     pub fn fill(&mut self, gap: Gap, backlog: Vec<Event>) {
         let mut companions = self.release(gap.task_id, gap.up_to);
         for event in backlog {
@@ -135,79 +232,130 @@ impl Lane {
         }
     }
 
-    /// The next batch to publish, at least one event if any is queued. Nothing while one is under way.
-    pub fn next_batch(&mut self, limits: BatchLimits) -> &[Offered] {
-        assert!(self.under_way.is_empty(), "one produce request under way at a time");
-        let mut bytes = 0;
-        let fitting = self.queue.iter().take(limits.events_max).take_while(|offered| {
-            bytes += event_bytes(&offered.event);
-            bytes <= limits.bytes_max
-        });
-        let count = fitting.count().max(1).min(self.queue.len());
-        self.under_way.extend(self.queue.drain(..count));
-        &self.under_way
-    }
-
-    /// The broker has acknowledged the batch, an offset for each of its events. Tells who waits, and
-    /// gives the events' ids: their rows can go.
-    pub fn acked(&mut self, offsets: &[i64]) -> Vec<Uuid> {
+    /// The broker has acknowledged the batch, an offset for each of its events. Tells who waits.
+    pub fn acked(&mut self, offsets: &[i64]) -> Published {
         let batch = std::mem::take(&mut self.under_way);
+        self.suspects = self.suspects.saturating_sub(batch.len());
         let mut ids = Vec::with_capacity(batch.len());
         for (offered, offset) in batch.into_iter().zip(offsets.iter().copied()) {
-            let Event { id, task_id, version, .. } = offered.event;
+            let Event { id, task_id, version, time, .. } = offered.event;
             ids.push(id);
             if let Some(receipt) = offered.companion.receipt {
                 tell(receipt, offset);
             }
-            self.acked.put(task_id, OnTopic { version, offset });
+            self.memory.learn(task_id, OnTopic { version, offset, time });
             if self.queued.get(&task_id) == Some(&version) {
                 self.queued.remove(&task_id);
             }
         }
-        ids
+        let next_offset = offsets.last().map_or(0, |last| last + 1);
+        self.tail = Tail::Known { next_offset };
+        Published { ids, next_offset }
     }
 
-    /// The batch is not acknowledged: it is the next one again, but for what is `seen` of it.
+    /// The broker has refused the batch, so that nothing of it is on the partition, and would refuse it
+    /// again. Ever smaller batches find out which of its events it is about.
+    pub fn refused(&mut self, reason: String) {
+        if let [offered] = self.under_way.as_slice() {
+            let Event { id: event_id, task_id, version, .. } = offered.event;
+            self.refused = Some(Refused { event_id, task_id, version, reason });
+            self.suspects = 0;
+            self.under_way.clear();
+        } else {
+            self.suspects = self.under_way.len();
+            self.requeue();
+        }
+    }
+
+    /// The refused event is parked. Those of its task that are queued behind it wait with it.
+    pub fn parked(&mut self) {
+        if let Some(Refused { task_id, .. }) = self.refused.take() {
+            self.queue.retain(|offered| offered.event.task_id != task_id);
+            self.queued.remove(&task_id);
+        }
+    }
+
+    /// Something failed, and nobody knows what became of it. The batch is the next one again, but for
+    /// what reading back shows of it.
     pub fn failed(&mut self) {
-        for offered in self.under_way.drain(..).rev() {
-            self.queue.push_front(offered);
-        }
+        self.requeue();
+        self.tail = match self.tail {
+            Tail::Known { next_offset } | Tail::Reading { next_offset, .. } => {
+                Tail::Unknown { from: Some(next_offset) }
+            }
+            unknown @ Tail::Unknown { .. } => unknown,
+        };
     }
 
-    /// Reading the partition back has shown these versions of tasks there: they, and all older ones, are
-    /// published, whatever became of the acks.
-    pub fn seen(&mut self, found: &HashMap<Uuid, OnTopic>) {
-        for (task_id, on_topic) in found {
-            if self.acked.peek(task_id).is_none_or(|acked| acked.version < on_topic.version) {
-                self.acked.put(*task_id, *on_topic);
-            }
-            if self.queued.get(task_id).is_some_and(|queued| *queued <= on_topic.version) {
-                self.queued.remove(task_id);
-            }
-            self.release(*task_id, on_topic.version);
-        }
-        let is_news =
-            |event: &Event| found.get(&event.task_id).is_none_or(|seen| event.version > seen.version);
-        self.queue.retain(|offered| is_news(&offered.event));
-    }
-
-    /// Events that only wait for their turn.
-    pub fn queued(&self) -> usize {
-        self.queue.len()
+    /// Nothing to do until something is offered.
+    pub fn is_idle(&self) -> bool {
+        matches!(self.tail, Tail::Known { .. }) && self.pending() == 0 && self.inferred.is_empty()
     }
 
     /// Events that are not acknowledged yet.
     pub fn pending(&self) -> usize {
         let held: usize = self.held.values().map(BTreeMap::len).sum();
-        self.queue.len() + self.under_way.len() + held
+        self.queue.len() + self.under_way.len() + held + usize::from(self.refused.is_some())
+    }
+
+    /// A task whose backlog is to be loaded, if there is one.
+    fn gap(&self) -> Option<Gap> {
+        let (task_id, held) = self.held.first_key_value()?;
+        let (up_to, _) = held.last_key_value()?;
+        Some(Gap { task_id: *task_id, after: self.known(*task_id), up_to: *up_to })
+    }
+
+    /// Moves the next batch from the queue, at least one event if any is queued.
+    fn fill_batch(&mut self, limits: BatchLimits) {
+        assert!(self.under_way.is_empty(), "one produce request under way at a time");
+        let events_max = match self.suspects {
+            0 => limits.events_max,
+            suspects => (suspects / 2).clamp(1, limits.events_max),
+        };
+        let mut bytes = 0;
+        let fitting = self.queue.iter().take(events_max).take_while(|offered| {
+            bytes += event_bytes(&offered.event);
+            bytes <= limits.bytes_max
+        });
+        let count = fitting.count().max(1).min(self.queue.len());
+        self.under_way.extend(self.queue.drain(..count));
+    }
+
+    fn requeue(&mut self) {
+        for offered in self.under_way.drain(..).rev() {
+            self.queue.push_front(offered);
+        }
+    }
+
+    /// These versions of tasks are on the partition, and so are all older ones, whatever became of the acks.
+    fn seen(&mut self, newest: &HashMap<Uuid, OnTopic>) {
+        for (task_id, on_topic) in newest {
+            self.memory.learn(*task_id, *on_topic);
+            if self.queued.get(task_id).is_some_and(|queued| *queued <= on_topic.version) {
+                self.queued.remove(task_id);
+            }
+            self.release(*task_id, on_topic.version);
+        }
+        let is_seen =
+            |task_id, version| newest.get(&task_id).is_some_and(|seen: &OnTopic| version <= seen.version);
+        let inferred = &mut self.inferred;
+        self.queue.retain(|offered| {
+            let Event { id, task_id, version, .. } = offered.event;
+            let is_news = !is_seen(task_id, version);
+            if !is_news {
+                inferred.push(id);
+            }
+            is_news
+        });
+        self.refused.take_if(|refused| is_seen(refused.task_id, refused.version));
     }
 
     /// Tells who waits for a version that came by another way already, now or with its ack.
     fn promise(&mut self, task_id: Uuid, version: u64, receipt: oneshot::Sender<i64>) {
-        if let Some(acked) = self.acked.peek(&task_id)
-            && acked.version == version
+        if let Some(newest) = self.memory.newest(task_id)
+            && newest.version == version
         {
-            return tell(receipt, acked.offset);
+            return tell(receipt, newest.offset);
         }
         let is_it = |event: &Event| event.task_id == task_id && event.version == version;
         let mut known = self.under_way.iter_mut().chain(&mut self.queue);
@@ -218,8 +366,14 @@ impl Lane {
 
     /// The newest version of a task that needs no further thought.
     fn known(&self, task_id: Uuid) -> u64 {
-        let acked = self.acked.peek(&task_id).map_or(0, |acked| acked.version);
-        self.queued.get(&task_id).copied().unwrap_or(0).max(acked)
+        let on_topic = self.memory.newest(task_id).map_or(0, |newest| newest.version);
+        self.queued.get(&task_id).copied().unwrap_or(0).max(on_topic)
+    }
+
+    fn hold(&mut self, offered: Offered) -> Offer {
+        let Event { task_id, version, .. } = offered.event;
+        self.held.entry(task_id).or_default().entry(version).or_insert(offered.companion);
+        Offer::Held
     }
 
     fn enqueue(&mut self, offered: Offered) {
@@ -248,12 +402,7 @@ fn tell(receipt: oneshot::Sender<i64>, offset: i64) {
     let _: Result<(), i64> = receipt.send(offset);
 }
 
-/// What an event takes of a batch and of the sidecar's memory: its payload, and roughly what key,
-/// headers and bookkeeping come to.
-pub fn event_bytes(event: &Event) -> usize {
-    const OVERHEAD_BYTES: usize = 512;
-    event.payload.get().len() + OVERHEAD_BYTES
-}
-
+#[cfg(test)]
+mod simulation;
 #[cfg(test)]
 mod tests;

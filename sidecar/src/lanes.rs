@@ -6,7 +6,7 @@ use std::sync::{Arc, PoisonError, RwLock};
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
-use crate::lane::Offered;
+use crate::offered::Offered;
 use crate::partition;
 
 /// What this sidecar does with an event that it is given.

@@ -4,6 +4,7 @@
 //! still publish every event.
 
 mod ingest; // HTTP in
+mod offered; // an event, and what goes with it
 mod lanes; // which lane
 mod lane; // what a lane publishes next
 mod leader; // whether it is for us to publish

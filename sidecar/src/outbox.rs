@@ -11,7 +11,7 @@ use serde_json::value::RawValue;
 use tokio_postgres::{NoTls, Row};
 use uuid::Uuid;
 
-use crate::lane::Gap;
+use crate::lane::{Gap, Refused};
 use crate::leader;
 
 mod migrations {
@@ -20,6 +20,7 @@ mod migrations {
 
 const PAGE: &str = include_str!("outbox/page.sql");
 const BACKLOG: &str = include_str!("outbox/backlog.sql");
+const PARK: &str = include_str!("outbox/park.sql");
 const REMOVE: &str = include_str!("outbox/remove.sql");
 const POSITION: &str = include_str!("outbox/position.sql");
 const PRUNE: &str = include_str!("outbox/prune.sql");
@@ -112,6 +113,18 @@ impl Outbox {
             gap.up_to = last.version;
         }
         Ok(events)
+    }
+
+    /// Parks an event: no page and no backlog has it any more, nor later ones of its task.
+    pub async fn park(&self, refused: &Refused) -> Result<()> {
+        let client = self.connection().await?;
+        let call = async {
+            let statement = client.prepare_cached(PARK).await?;
+            Ok(client.execute(&statement, &[&refused.event_id, &refused.reason]).await?)
+        };
+        keep(self.timed(call).await, client)
+            .with_context(|| format!("parking event {}", refused.event_id))?;
+        Ok(())
     }
 
     /// Removes the rows of acknowledged events, and notes how far their partitions are known by that.

@@ -1,31 +1,31 @@
-//! Publishes one lane. Outbox rows go only after the broker's ack: a crash in between costs a second
-//! occurrence, never an event.
+//! Does what a lane wants done. Outbox rows go only after the broker's ack, or when reading back has shown
+//! the event on the partition: a crash in between costs reading back, never an event.
 
 use std::pin::pin;
 use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Result, bail, ensure};
+use chrono::Utc;
 use contract::Event;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{info, warn};
-use uuid::Uuid;
+use tracing::{error, info, warn};
 
 use crate::health::Health;
-use crate::kafka::{Kafka, Partition, Read};
-use crate::lane::{BatchLimits, Lane, Offer, Offered};
+use crate::kafka::{Kafka, Partition, Produced, Read};
+use crate::lane::{BatchLimits, Lane, Next, Offer, Published, Refused};
+use crate::offered::Offered;
 use crate::outbox::Outbox;
 use crate::read_back;
 use crate::record;
-use crate::removal::Published;
+use crate::removal::Ack;
 use crate::repair::Repair;
 
 /// How often an idle lane asks its broker for a sign of life, so that readiness is the present state
 /// and the broker does not close the connection as idle (connections.max.idle.ms, 10 minutes).
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 
-/// Offsets without a record that reading back passes over in a row; then it fails, and begins anew from
-/// the stored position.
+/// Offsets without a record that reading back passes over in a row; then it fails, and connects anew.
 const EMPTY_READS_MAX: u32 = 100;
 
 /// After a failure a lane waits, at first this long, then twice as long each time, up to the maximum,
@@ -37,23 +37,14 @@ pub struct Publisher {
     pub topic: String,
     pub partition: u32,
     pub offers: mpsc::UnboundedReceiver<Offered>,
-    pub removals: mpsc::Sender<Published>,
+    pub removals: mpsc::Sender<Ack>,
     pub kafka: Kafka,
     pub outbox: Outbox,
     pub repair: Repair,
     pub limits: BatchLimits,
     pub health: Health,
     pub closing: CancellationToken,
-}
-
-/// What a publisher knows of its partition.
-#[derive(Default)]
-struct Known {
-    lane: Lane,
-    /// There only while nothing of unknown fate can stand behind `next_offset`: connecting reads back.
-    client: Option<Partition>,
-    /// The offset up to which there is nothing of ours that the lane does not know of.
-    next_offset: Option<i64>,
+    pub empty_reads: u32,
 }
 
 /// The name of a lane's health check.
@@ -65,16 +56,17 @@ impl Publisher {
     /// Runs until it is told to close and has nothing left.
     pub async fn run(mut self) {
         let check = check(self.partition);
-        let mut known = Known::default();
+        let mut lane = Lane::new(Utc::now());
+        let mut client = None;
         let mut backoff = BACKOFF_MIN;
         loop {
-            if known.client.is_some() {
-                self.wait_for_work(&mut known.lane).await;
+            if client.is_some() {
+                self.wait_for_work(&mut lane).await;
             }
-            if known.lane.pending() == 0 && self.closing.is_cancelled() {
+            if lane.pending() == 0 && self.closing.is_cancelled() {
                 return;
             }
-            let result = self.step(&mut known).await;
+            let result = self.step(&mut lane, &mut client).await;
             let is_news = self.health.note(&check, result.as_ref().err());
             match result {
                 Ok(()) => {
@@ -85,13 +77,14 @@ impl Publisher {
                 }
                 Err(error) => {
                     // A request of unknown fate may be under way on that connection; nothing of it is
-                    // used again, and the partition is read back before anything else is published.
-                    known.client = None;
+                    // used again.
+                    client = None;
+                    lane.failed();
                     if is_news {
-                        let pending = known.lane.pending();
+                        let pending = lane.pending();
                         warn!(self.partition, pending, error = format!("{error:#}"), "not publishing");
                     }
-                    self.meanwhile(&mut known.lane, tokio::time::sleep(backoff)).await;
+                    self.meanwhile(&mut lane, tokio::time::sleep(backoff)).await;
                     backoff = (backoff * 2).min(BACKOFF_MAX);
                 }
             }
@@ -100,7 +93,7 @@ impl Publisher {
 
     /// Takes in what has arrived. Waits if there is nothing to do, but not forever.
     async fn wait_for_work(&mut self, lane: &mut Lane) {
-        if lane.pending() == 0 {
+        if lane.is_idle() {
             tokio::select! {
                 Some(offered) = self.offers.recv() => self.take_in(lane, offered),
                 () = self.closing.cancelled() => {}
@@ -112,107 +105,99 @@ impl Publisher {
         }
     }
 
-    /// Makes sure of what is there, fills one gap and publishes one batch, whichever there is.
-    async fn step(&mut self, known: &mut Known) -> Result<()> {
-        let lane = &mut known.lane;
-        let client = match &mut known.client {
-            Some(client) => client,
-            none => {
-                let kafka = self.kafka.clone();
-                let client = self.meanwhile(lane, kafka.partition(self.partition)).await?;
-                known.next_offset = Some(self.read_back(lane, &client, known.next_offset).await?);
-                none.insert(client)
+    /// Does the one thing that the lane wants done.
+    async fn step(&mut self, lane: &mut Lane, client: &mut Option<Partition>) -> Result<()> {
+        match (lane.next(self.limits), client) {
+            (Next::Load(mut gap), _) => {
+                let outbox = self.outbox.clone();
+                let backlog = self.meanwhile(lane, outbox.backlog(&mut gap)).await?;
+                lane.fill(gap, backlog);
             }
-        };
-        // What the last one brought goes first, so that a long backlog is in memory a page at a time.
-        if lane.queued() < self.limits.events_max
-            && let Some(mut gap) = lane.gap()
-        {
-            let outbox = self.outbox.clone();
-            let backlog = self.meanwhile(lane, outbox.backlog(&mut gap)).await?;
-            lane.fill(gap, backlog);
-        }
-        let batch = lane.next_batch(self.limits);
-        if batch.is_empty() {
-            self.meanwhile(lane, client.end()).await?;
-            return Ok(());
-        }
-        let records = batch.iter().map(|offered| record::of_event(&offered.event)).collect();
-        let offsets = match self.meanwhile(lane, client.produce(records)).await {
-            Ok(offsets) => offsets,
-            Err(error) => {
-                lane.failed();
-                return Err(error);
+            (Next::Park(refused), _) => {
+                let outbox = self.outbox.clone();
+                self.meanwhile(lane, outbox.park(&refused)).await?;
+                lane.parked();
+                let Refused { event_id, task_id, version, reason } = refused;
+                error!(self.partition, %event_id, %task_id, version, reason, "the broker refuses an event: it is parked");
             }
-        };
-        let ids = lane.acked(&offsets);
-        if let Some(last) = offsets.last() {
-            known.next_offset = Some(last + 1);
-            self.remove(lane, ids, last + 1).await;
+            (Next::Remove(published), _) => self.remove(lane, published).await,
+            (Next::Connect { from }, client) => self.connect(lane, client, from).await?,
+            (Next::Read { from }, Some(client)) => self.read_on(lane, client, from).await?,
+            (Next::Publish, Some(client)) => self.publish(lane, client).await?,
+            (Next::Idle, Some(client)) => {
+                self.meanwhile(lane, client.end()).await?;
+            }
+            (Next::Read { .. } | Next::Publish | Next::Idle, None) => bail!("not connected"),
         }
         Ok(())
     }
 
-    /// Reads the partition from where it is known to its end, and drops what is there from the work to
-    /// do, a fetch at a time however long the way is. Gives back the end.
-    async fn read_back(&mut self, lane: &mut Lane, client: &Partition, known: Option<i64>) -> Result<i64> {
-        let end = self.meanwhile(lane, client.end()).await?;
-        let mut next_offset = match known {
-            Some(offset) => offset,
-            None => {
-                let (outbox, topic) = (self.outbox.clone(), self.topic.clone());
-                self.meanwhile(lane, outbox.position(&topic, self.partition, end)).await?
-            }
+    /// Connects, and finds out whether there is something to be read back.
+    async fn connect(
+        &mut self,
+        lane: &mut Lane,
+        client: &mut Option<Partition>,
+        from: Option<i64>,
+    ) -> Result<()> {
+        let (kafka, outbox, topic) = (self.kafka.clone(), self.outbox.clone(), self.topic.clone());
+        let partition = self.partition;
+        let connect = async {
+            let client = kafka.partition(partition).await?;
+            let end = client.end().await?;
+            let from = match from {
+                Some(offset) => offset,
+                None => outbox.position(&topic, partition, end).await?,
+            };
+            anyhow::Ok((client, from, end))
         };
-        let from = next_offset;
-        let mut seen = 0;
-        // The end may move on while we read, so what the fetch says of it counts. A position that is
-        // beyond the end is not at it either: the topic was made anew.
-        let mut end = end;
-        let mut empty_reads = 0;
-        while next_offset != end {
-            match self.meanwhile(lane, client.read(next_offset)).await? {
-                Read::Gone { earliest } => {
-                    let partition = self.partition;
-                    warn!(
-                        partition,
-                        next_offset, earliest, "the position is gone; events may be published twice"
-                    );
-                    next_offset = earliest;
-                    end = end.max(earliest);
-                }
-                Read::Records(records, newest) => {
-                    let found = read_back::events(&records);
-                    seen += found.ids.len();
-                    lane.seen(&found.newest);
-                    // A fetch without records stands before what is no record, such as a marker, or before
-                    // a transaction of another producer that is still open.
-                    empty_reads = if records.is_empty() { empty_reads + 1 } else { 0 };
-                    ensure!(
-                        empty_reads <= EMPTY_READS_MAX,
-                        "nothing to be read from offset {next_offset} on"
-                    );
-                    next_offset = records.last().map_or(next_offset, |last| last.offset) + 1;
-                    end = newest;
-                    self.remove(lane, found.ids, next_offset).await;
-                }
+        let (connected, from, end) = self.meanwhile(lane, connect).await?;
+        if from != end {
+            info!(partition, from, end, "reading back what is on the topic already");
+        }
+        self.empty_reads = 0;
+        *client = Some(connected);
+        lane.connected(from, end);
+        Ok(())
+    }
+
+    /// Reads on, a fetch at a time however long the way is, and drops what is found from the work to do.
+    async fn read_on(&mut self, lane: &mut Lane, client: &Partition, from: i64) -> Result<()> {
+        match self.meanwhile(lane, client.read(from)).await? {
+            Read::Gone { earliest } => {
+                let partition = self.partition;
+                warn!(partition, from, earliest, "the position is gone; events may be published twice");
+                lane.gone(earliest);
+            }
+            Read::Records(records, end) => {
+                // A fetch without records stands before what is no record, such as a marker, or before a
+                // transaction of another producer that is still open.
+                self.empty_reads = if records.is_empty() { self.empty_reads + 1 } else { 0 };
+                ensure!(self.empty_reads <= EMPTY_READS_MAX, "nothing to be read from offset {from} on");
+                let next_offset = records.last().map_or(from, |last| last.offset) + 1;
+                let published = lane.read(read_back::events(&records), next_offset, end);
+                self.remove(lane, published).await;
             }
         }
-        if seen > 0 {
-            info!(
-                self.partition,
-                from, next_offset, seen, "read back: these events are on the topic already"
-            );
+        Ok(())
+    }
+
+    async fn publish(&mut self, lane: &mut Lane, client: &Partition) -> Result<()> {
+        let records = lane.batch().iter().map(|offered| record::of_event(&offered.event)).collect();
+        match self.meanwhile(lane, client.produce(records)).await? {
+            Produced::Acked(offsets) => {
+                let published = lane.acked(&offsets);
+                self.remove(lane, published).await;
+            }
+            Produced::Refused(reason) => lane.refused(reason),
         }
-        Ok(next_offset)
+        Ok(())
     }
 
     /// Waits when the database is behind: nothing more is published until rows can go again.
-    async fn remove(&mut self, lane: &mut Lane, ids: Vec<Uuid>, next_offset: i64) {
-        let published = Published { ids, partition: self.partition, next_offset };
+    async fn remove(&mut self, lane: &mut Lane, published: Published) {
         // The receiver outlives the lanes.
         let removals = self.removals.clone();
-        let _: Result<(), _> = self.meanwhile(lane, removals.send(published)).await;
+        let _: Result<(), _> = self.meanwhile(lane, removals.send((self.partition, published))).await;
     }
 
     /// Awaits `work`, and takes in what arrives meanwhile.

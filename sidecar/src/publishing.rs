@@ -97,6 +97,7 @@ impl Publishing {
                 },
                 health: self.health.clone(),
                 closing: self.closing.clone(),
+                empty_reads: 0,
             };
             workers.spawn(publisher.run());
         }

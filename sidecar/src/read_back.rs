@@ -1,20 +1,9 @@
 //! What a partition holds already: the events among its records, by the headers that we give them.
 
-use std::collections::HashMap;
-
 use rskafka::record::{Record, RecordAndOffset};
 use uuid::Uuid;
 
-use crate::lane::OnTopic;
-
-/// Events that are on the partition.
-#[derive(Debug, Default, Eq, PartialEq)]
-pub struct Found {
-    /// Ids, whose rows can go.
-    pub ids: Vec<Uuid>,
-    /// The newest version of each task. Since versions are published in order, all older ones are there.
-    pub newest: HashMap<Uuid, OnTopic>,
-}
+use crate::lane::{Found, OnTopic};
 
 /// Other producers' records are passed over.
 pub fn events(records: &[RecordAndOffset]) -> Found {
@@ -22,7 +11,7 @@ pub fn events(records: &[RecordAndOffset]) -> Found {
     for RecordAndOffset { record, offset } in records {
         if let Some((task_id, version, id)) = event(record) {
             found.ids.push(id);
-            let on_topic = OnTopic { version, offset: *offset };
+            let on_topic = OnTopic { version, offset: *offset, time: record.timestamp };
             let newest = found.newest.entry(task_id).or_insert(on_topic);
             if version > newest.version {
                 *newest = on_topic;
@@ -41,6 +30,8 @@ fn event(record: &Record) -> Option<(Uuid, u64, Uuid)> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::HashMap;
+
     use contract::{Event, EventType, timestamp};
     use serde_json::value::RawValue;
 
@@ -49,12 +40,13 @@ mod tests {
 
     #[test]
     fn our_events_are_found_and_other_records_passed_over() {
+        let time = timestamp::now();
         let event = |task: u128, version| Event {
             id: Uuid::from_u128((task << 8) + u128::from(version)),
             event_type: EventType::TaskUpdated,
             task_id: Uuid::from_u128(task),
             version,
-            time: timestamp::now(),
+            time,
             traceparent: None,
             cache_stale: false,
             payload: RawValue::from_string("{}".to_owned()).unwrap(),
@@ -70,7 +62,7 @@ mod tests {
             (0..).zip(records).map(|(offset, record)| RecordAndOffset { record, offset }).collect();
         let found = events(&records);
         assert_eq!(found.ids, [(1, 1), (1, 2), (2, 7)].map(|(task, version)| event(task, version).id));
-        let newest = |task, version, offset| (Uuid::from_u128(task), OnTopic { version, offset });
+        let newest = |task, version, offset| (Uuid::from_u128(task), OnTopic { version, offset, time });
         assert_eq!(found.newest, HashMap::from([newest(1, 2, 2), newest(2, 7, 3)]));
     }
 }

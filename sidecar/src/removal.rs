@@ -5,9 +5,9 @@ use std::time::Duration;
 
 use tokio::sync::mpsc;
 use tracing::{info, warn};
-use uuid::Uuid;
 
 use crate::health::Health;
+use crate::lane::Published;
 use crate::outbox::Outbox;
 
 /// Acks that may wait, in batches; past it the lanes wait.
@@ -19,22 +19,18 @@ const ROWS_MAX: usize = 5_000;
 /// The wait before a failed removal is repeated; it is repeated until it succeeds.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// Events that are on a partition, and the offset up to which there are no others of ours.
-pub struct Published {
-    pub ids: Vec<Uuid>,
-    pub partition: u32,
-    pub next_offset: i64,
-}
+/// What a lane has published, and the lane's partition.
+pub type Ack = (u32, Published);
 
 /// Runs until every lane has gone and all is removed.
-pub async fn run(outbox: Outbox, topic: String, health: Health, mut acks: mpsc::Receiver<Published>) {
-    while let Some(Published { mut ids, partition, next_offset }) = acks.recv().await {
+pub async fn run(outbox: Outbox, topic: String, health: Health, mut acks: mpsc::Receiver<Ack>) {
+    while let Some((partition, Published { mut ids, next_offset })) = acks.recv().await {
         let mut positions = BTreeMap::from([(partition, next_offset)]);
         while ids.len() < ROWS_MAX
-            && let Ok(more) = acks.try_recv()
+            && let Ok((partition, more)) = acks.try_recv()
         {
             ids.extend(more.ids);
-            positions.insert(more.partition, more.next_offset);
+            positions.insert(partition, more.next_offset);
         }
         loop {
             let result = outbox.remove(&topic, &ids, &positions).await;

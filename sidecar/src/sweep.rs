@@ -11,8 +11,8 @@ use tracing::{debug, info, warn};
 use uuid::Uuid;
 
 use crate::health::Health;
-use crate::lane::{Companion, Offered};
 use crate::lanes::Lanes;
+use crate::offered::{Companion, Offered};
 use crate::outbox::Outbox;
 
 const PAGE_ROWS_MAX: u32 = 256;

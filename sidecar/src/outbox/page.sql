@@ -1,5 +1,6 @@
 -- The next rows in the order of their ids, which are UUIDv7 and so roughly the order of the changes.
 -- Only roughly: whether a row is its task's oldest decides if it may go without a further look.
+-- Neither what is parked nor what waits behind it.
 select id, type, aggregateid, payload, version, time, traceparent,
        not exists (
            select from outbox as older
@@ -7,5 +8,11 @@ select id, type, aggregateid, payload, version, time, traceparent,
        ) as oldest
 from outbox
 where id > $1
+  and not exists (
+      select from outbox as parked
+      where parked.aggregateid = outbox.aggregateid
+        and parked.version <= outbox.version
+        and parked.parked_at is not null
+  )
 order by id
 limit $2

@@ -1,0 +1,152 @@
+//! Lanes against a model of everything around them: brokers, outbox, network, clients and crashes, in an
+//! order that a seed decides.
+//!
+//! After each seed's steps everything is healed, and then: every committed event is on the topic, except
+//! what is parked; first occurrences are in order; a second one has its reason; and everybody who was told
+//! an offset finds the event there. `SIMULATION_SEED=n` runs one seed and prints its steps.
+
+mod broker;
+mod sidecar;
+mod world;
+
+use std::collections::HashMap;
+
+use world::World;
+
+const SEEDS: u64 = 10_000;
+const STEPS: usize = 250;
+
+/// Steps without faults within which everything has to be published.
+const SETTLING_STEPS_MAX: usize = 20_000;
+
+/// What keeps the promise. The simulation runs with everything, and then, to show that it would notice,
+/// without one of them.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Safeguard {
+    GapCheck,
+    ReadBack,
+    OneInFlight,
+    RemoveAfterAck,
+    Lock,
+    LookUp,
+}
+
+/// What a seed's steps came to, or what is wrong with it.
+fn run(seed: u64, without: Option<Safeguard>, is_traced: bool) -> Result<Tally, String> {
+    let mut world = World::new(seed, without, is_traced);
+    for _ in 0..STEPS {
+        world.step()?;
+    }
+    world.heal();
+    for _ in 0..SETTLING_STEPS_MAX {
+        if world.is_settled() {
+            return check(&world);
+        }
+        world.step()?;
+    }
+    Err(format!("stuck: {}", world.what_is_left()))
+}
+
+/// What happened, in all seeds together: a simulation in which nothing goes wrong proves nothing.
+#[derive(Debug, Default)]
+struct Tally {
+    events: usize,
+    doubled: usize,
+    parked: usize,
+}
+
+fn check(world: &World) -> Result<Tally, String> {
+    let mut newest: HashMap<u128, u64> = HashMap::new();
+    let mut times: HashMap<(u128, u64), Vec<usize>> = HashMap::new();
+    for (offset, record) in world.broker.log.iter().enumerate() {
+        let newest = newest.entry(record.task).or_default();
+        if record.version > *newest + 1 {
+            return Err(format!("out of order: {record:?} after version {newest}"));
+        }
+        *newest = record.version.max(*newest);
+        times.entry((record.task, record.version)).or_default().push(offset);
+    }
+    let mut tally = Tally { events: world.committed.len(), ..Tally::default() };
+    for event in world.committed.keys() {
+        let is_waiting = world.is_parked(*event);
+        tally.parked += usize::from(is_waiting);
+        match times.get(event).map_or(&[][..], Vec::as_slice) {
+            [] if is_waiting => {}
+            [] => return Err(format!("lost: {event:?}")),
+            [_once] => {}
+            occurrences if occurrences.iter().any(|offset| world.broker.log[*offset].excuse) => {
+                tally.doubled += 1
+            }
+            _ => return Err(format!("doubled without a reason: {event:?}")),
+        }
+    }
+    if let Some(phantom) = times.keys().find(|event| !world.committed.contains_key(event)) {
+        return Err(format!("phantom: {phantom:?}"));
+    }
+    Ok(tally)
+}
+
+#[test]
+fn nothing_is_lost_reordered_or_needlessly_repeated_whatever_happens() {
+    if let Some(seed) = std::env::var("SIMULATION_SEED").ok().and_then(|seed| seed.parse().ok()) {
+        println!("{:?}", run(seed, None, true));
+        return;
+    }
+    let mut sum = Tally::default();
+    for seed in 0..SEEDS {
+        let tally = run(seed, None, false).unwrap_or_else(|wrong| {
+            panic!("seed {seed}: {wrong}\nevery step: SIMULATION_SEED={seed} cargo test --release -p kafka-sidecar simulation -- --nocapture")
+        });
+        sum.events += tally.events;
+        sum.doubled += tally.doubled;
+        sum.parked += tally.parked;
+    }
+    println!("{SEEDS} seeds: {sum:?}");
+    assert!(sum.events > 20 * SEEDS as usize && sum.doubled > 0 && sum.parked > 0, "{sum:?}");
+}
+
+/// The simulation has teeth: without any one of the safeguards it finds out.
+mod without {
+    use super::{Safeguard, run};
+
+    /// Seeds within which it has to be found.
+    const SEEDS: u64 = 300;
+
+    fn is_found(without: Safeguard, expected: &[&str]) {
+        let found: Vec<String> =
+            (0..SEEDS).filter_map(|seed| run(seed, Some(without), false).err()).collect();
+        for expected in expected {
+            assert!(found.iter().any(|wrong| wrong.starts_with(expected)), "{expected}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn the_gap_check_events_are_out_of_order() {
+        is_found(Safeguard::GapCheck, &["out of order"]);
+    }
+
+    #[test]
+    fn reading_back_events_are_doubled() {
+        is_found(Safeguard::ReadBack, &["doubled"]);
+    }
+
+    #[test]
+    fn one_batch_in_flight_events_are_out_of_order_or_lost() {
+        is_found(Safeguard::OneInFlight, &["out of order"]);
+    }
+
+    #[test]
+    fn removal_after_the_ack_events_are_lost() {
+        is_found(Safeguard::RemoveAfterAck, &["lost"]);
+    }
+
+    #[test]
+    fn the_lock_events_are_doubled() {
+        is_found(Safeguard::Lock, &["doubled"]);
+    }
+
+    #[test]
+    fn the_look_up_of_late_creations_events_are_doubled() {
+        is_found(Safeguard::LookUp, &["doubled"]);
+    }
+}
