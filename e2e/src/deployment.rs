@@ -1,6 +1,6 @@
 use std::env;
 use std::path::{Path, PathBuf};
-use std::process::{Command, ExitStatus};
+use std::process::{Command, ExitStatus, Output};
 use std::sync::atomic::{AtomicU32, Ordering};
 
 use anyhow::{Context as _, Result, ensure};
@@ -10,8 +10,8 @@ use tokio_postgres::NoTls;
 use uuid::Uuid;
 use xtask::process::Process;
 use xtask::repository;
-use xtask::services::KafkaVersion;
 use xtask::services::ports::Port;
+use xtask::services::{KafkaVersion, set_topic_config};
 
 use crate::api::Api;
 use crate::topic::Topic;
@@ -111,6 +111,22 @@ impl Deployment {
             sidecar: None,
             application: None,
         })
+    }
+
+    /// What the sidecar's program answers to a command of an operator, such as `verify`.
+    pub async fn operate(&self, arguments: &[&str]) -> Result<Output> {
+        let mut command = tokio::process::Command::new(variable("E2E_SIDECAR")?);
+        command
+            .args(arguments)
+            .env("DATABASE_URL", &self.database_url)
+            .env("KAFKA_BOOTSTRAP_SERVERS", &self.services.kafka_bootstrap_servers)
+            .env("KAFKA_TOPIC", &self.topic);
+        Ok(tokio::time::timeout(LIMIT, command.kill_on_drop(true).output()).await??)
+    }
+
+    /// Sets a configuration of this deployment's topic.
+    pub async fn set_topic_config(&self, name: &str, value: &str) -> Result<()> {
+        set_topic_config(&self.services.kafka_bootstrap_servers, &self.topic, name, value).await
     }
 
     /// Starts the sidecar; it may take a while until it is ready, or wait for a service.

@@ -10,3 +10,4 @@ pub use api::{Answer, Api, answer};
 pub use deployment::{Deployment, Services, directory, kafka_version};
 pub use topic::Topic;
 pub use wait::{LIMIT, eventually};
+pub use xtask::services::TopicRecord;

@@ -7,14 +7,20 @@ use std::net::SocketAddr;
 use std::str::FromStr;
 use std::time::Duration;
 
-use clap::Parser;
 use clap::builder::NonEmptyStringValueParser;
 use clap::builder::TypedValueParser as _;
+use clap::{Parser, Subcommand};
+
+use crate::parked;
 
 /// Publishes the task API's events to Kafka, in order, whatever crashes.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "kafka-sidecar", version)]
+#[command(name = "kafka-sidecar", version, subcommand_negates_reqs = true)]
 pub struct Config {
+    /// What to do instead of publishing.
+    #[command(subcommand)]
+    pub command: Option<Command>,
+
     /// Where the component's forwards and the health checks come in.
     #[arg(long, env = "SIDECAR_LISTEN", value_name = "SIDECAR_LISTEN", default_value = "127.0.0.1:3001")]
     pub listen: SocketAddr,
@@ -22,9 +28,9 @@ pub struct Config {
     /// The secret that the component sends with each forward.
     #[arg(
         long, env = "SIDECAR_TOKEN", value_name = "SIDECAR_TOKEN", hide_env_values = true,
-        value_parser = NonEmptyStringValueParser::new().map(Secret)
+        value_parser = NonEmptyStringValueParser::new().map(Secret), required = true
     )]
-    pub token: Secret,
+    pub token: Option<Secret>,
 
     /// The database of the component.
     #[arg(
@@ -127,6 +133,16 @@ pub struct Config {
         value_parser = millis(0, 600_000)
     )]
     pub drain_timeout: Duration,
+}
+
+#[derive(Clone, Debug, Subcommand)]
+pub enum Command {
+    /// Compare topic and database: what is missing, doubled, out of order, misplaced or unknown? Exit code 1 if
+    /// anything is. Changes nothing, and may run at any time
+    Verify,
+    /// Handle events that the broker refuses
+    #[command(subcommand)]
+    Parked(parked::Command),
 }
 
 fn millis(min: u64, max: u64) -> impl clap::builder::TypedValueParser<Value = Duration> {

@@ -20,6 +20,11 @@ pub enum State {
     Failing {
         reason: String,
     },
+    /// The broker refuses so many events. That is for a person to decide on, and the sidecar does its work:
+    /// it is no reason to take it out of service.
+    Parked {
+        events: i64,
+    },
 }
 
 #[derive(Serialize)]
@@ -38,6 +43,11 @@ impl Health {
         self.set(check, State::Standby);
     }
 
+    /// So many events are parked.
+    pub fn parked(&self, events: i64) {
+        self.set("parked", if events == 0 { State::Ok } else { State::Parked { events } });
+    }
+
     pub fn forget(&self, is_forgotten: impl Fn(&str) -> bool) {
         self.checks().retain(|check, _| !is_forgotten(check));
     }
@@ -53,7 +63,12 @@ impl Health {
 
     pub fn report(&self) -> Report {
         let checks = self.checks().clone();
-        Report { ready: checks.values().all(|state| matches!(state, State::Ok | State::Standby)), checks }
+        Report {
+            ready: checks
+                .values()
+                .all(|state| matches!(state, State::Ok | State::Standby | State::Parked { .. })),
+            checks,
+        }
     }
 
     fn set(&self, check: &str, state: State) -> bool {

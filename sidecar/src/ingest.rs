@@ -2,12 +2,13 @@
 //! all; one that is not taken costs time only, since its events are in the outbox.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::http::{HeaderMap, Method, StatusCode, header};
+use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
@@ -22,6 +23,7 @@ use uuid::Uuid;
 use crate::config::Secret;
 use crate::health::Health;
 use crate::lanes::{Role, Roles};
+use crate::metrics::{self, Metrics};
 use crate::offered::{Companion, Offered, event_bytes};
 use crate::repair::Repair;
 
@@ -46,6 +48,7 @@ pub struct Ingest {
     pub budget: Arc<Semaphore>,
     pub repair: Repair,
     pub health: Health,
+    pub metrics: Metrics,
     pub closing: CancellationToken,
 }
 
@@ -73,6 +76,8 @@ pub fn router(ingest: Ingest) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .route("/healthz", get(async || "alive\n"))
         .route("/readyz", get(ready))
+        .route("/metrics", get(tell_metrics))
+        .layer(middleware::from_fn_with_state(ingest.metrics.clone(), measure))
         .with_state(ingest)
 }
 
@@ -154,6 +159,35 @@ async fn ready(State(ingest): State<Ingest>) -> Response {
     report.ready &= !ingest.closing.is_cancelled();
     let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     (status, Json(report)).into_response()
+}
+
+async fn tell_metrics(State(ingest): State<Ingest>) -> Response {
+    match ingest.metrics.text() {
+        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
+        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
+    }
+}
+
+async fn measure(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
+    let started = Instant::now();
+    let http_request_method = match *request.method() {
+        Method::GET => "GET",
+        Method::HEAD => "HEAD",
+        Method::POST => "POST",
+        _ => "_OTHER",
+    };
+    let http_route = match request.uri().path() {
+        EVENTS_PATH => EVENTS_PATH,
+        "/readyz" => "/readyz",
+        "/healthz" => "/healthz",
+        "/metrics" => "/metrics",
+        _ => "",
+    };
+    let response = next.run(request).await;
+    let http_response_status_code = response.status().as_u16();
+    let request = metrics::Request { http_request_method, http_route, http_response_status_code };
+    metrics.note_request(&request, started.elapsed());
+    response
 }
 
 fn authorize(headers: &HeaderMap, token: &Secret) -> Result<(), Refused> {

@@ -68,6 +68,13 @@ impl Kafka {
         Ok(partitions)
     }
 
+    /// The number of partitions of the topic, which must be there.
+    pub async fn count_partitions(&self) -> Result<u32> {
+        let client = self.client().await?;
+        let topic = &self.config.kafka_topic;
+        self.partitions(&client).await?.with_context(|| format!("KAFKA_TOPIC: there is no topic {topic}"))
+    }
+
     /// A new client of one partition, on new connections.
     pub async fn partition(&self, partition: u32) -> Result<Partition> {
         let topic = &self.config.kafka_topic;
@@ -158,6 +165,12 @@ impl Partition {
     pub async fn end(&self) -> Result<i64> {
         let ask = async { Ok(self.client.get_offset(OffsetAt::Latest).await?) };
         within(self.timeout, ask).await.context("asking for the newest offset")
+    }
+
+    /// The offset of the first record that is still there.
+    pub async fn earliest(&self) -> Result<i64> {
+        let ask = async { Ok(self.client.get_offset(OffsetAt::Earliest).await?) };
+        within(self.timeout, ask).await.context("asking for the first offset")
     }
 
     /// Some records from `offset` on, and the offset up to which there are any.

@@ -19,8 +19,12 @@ mod outbox;
 mod sweep; // what nobody forwarded
 mod repair; // what the cache was not told
 mod prune; // what has had its time
+mod watch; // what waits
 mod health;
+mod metrics;
 mod config;
+mod parked; // for operators: what the broker refuses
+mod verify; // for operators: topic against database
 
 use std::sync::Arc;
 
@@ -30,11 +34,14 @@ use tokio::sync::{Notify, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
-pub use config::Config;
+pub use config::{Command, Config};
+pub use parked::run as parked;
+pub use verify::run as verify;
 
 use health::Health;
 use ingest::Ingest;
 use lanes::Roles;
+use metrics::Metrics;
 use outbox::Outbox;
 use publishing::Publishing;
 use repair::Repair;
@@ -49,6 +56,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: impl Future<Ou
     let config = Arc::new(config);
     let closing = CancellationToken::new();
     let health = Health::default();
+    let metrics = Metrics::new(&config.kafka_topic);
     let roles = Roles::default();
     let wake_publisher = Arc::new(Notify::new());
     let repair = Repair::default();
@@ -57,13 +65,14 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: impl Future<Ou
     let repairing = tokio::spawn(repair.clone().run(redis, config.cache_key_prefix.clone()));
 
     let ingest = Ingest {
-        token: config.token.clone(),
+        token: config.token.clone().context("SIDECAR_TOKEN is not set")?,
         topic: config.kafka_topic.clone(),
         roles: roles.clone(),
         wake_publisher: Arc::clone(&wake_publisher),
         budget: Arc::new(Semaphore::new(config.queue_bytes_max as usize)),
         repair: repair.clone(),
         health: health.clone(),
+        metrics: metrics.clone(),
         closing: closing.clone(),
     };
     let server = axum::serve(listener, ingest::router(ingest))
@@ -76,6 +85,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: impl Future<Ou
         outbox,
         repair,
         health,
+        metrics,
         roles,
         wake_publisher,
         closing: closing.clone(),

@@ -1,12 +1,14 @@
+use std::process::ExitCode;
+
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
-use kafka_sidecar::Config;
+use kafka_sidecar::{Command, Config};
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
 #[tokio::main]
-async fn main() -> Result<()> {
+async fn main() -> Result<ExitCode> {
     let config = Config::parse();
     let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "kafka_sidecar=info,warn".into());
     tracing_subscriber::fmt()
@@ -15,6 +17,15 @@ async fn main() -> Result<()> {
         .with_env_filter(filter)
         .with_writer(std::io::stderr)
         .init();
+
+    match &config.command {
+        Some(Command::Verify) => return kafka_sidecar::verify(config).await,
+        Some(Command::Parked(command)) => {
+            kafka_sidecar::parked(&config, command).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        None => {}
+    }
 
     let mut terminate = signal(SignalKind::terminate())?;
     let mut interrupt = signal(SignalKind::interrupt())?;
@@ -29,5 +40,6 @@ async fn main() -> Result<()> {
         .with_context(|| format!("SIDECAR_LISTEN: cannot listen on {}", config.listen))?;
     // The address is told on standard output, since port 0 leaves the choice to the system.
     println!("listening on http://{}", listener.local_addr()?);
-    kafka_sidecar::run(listener, config, shutdown).await
+    kafka_sidecar::run(listener, config, shutdown).await?;
+    Ok(ExitCode::SUCCESS)
 }

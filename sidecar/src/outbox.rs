@@ -1,6 +1,8 @@
 //! The outbox as the sidecar uses it: applies the migrations, reads what is not published, and
 //! removes what is. Every call has a deadline, waiting for a pooled connection included.
 
+mod operator; // what a person asks
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -14,12 +16,15 @@ use uuid::Uuid;
 use crate::lane::{Gap, Refused};
 use crate::leader;
 
+pub use operator::{Parked, Seen};
+
 mod migrations {
     refinery::embed_migrations!("../migrations");
 }
 
 const PAGE: &str = include_str!("outbox/page.sql");
 const BACKLOG: &str = include_str!("outbox/backlog.sql");
+const STATE: &str = include_str!("outbox/state.sql");
 const PARK: &str = include_str!("outbox/park.sql");
 const REMOVE: &str = include_str!("outbox/remove.sql");
 const POSITION: &str = include_str!("outbox/position.sql");
@@ -39,6 +44,16 @@ const MIGRATION_LOCK: i64 = 0x7461_736b_5f6d_6967;
 pub struct Outbox {
     pool: Pool,
     call_timeout: Duration,
+}
+
+/// Rows that are counted when somebody asks how many there are.
+const COUNTED_ROWS_MAX: i64 = 100_000;
+
+/// What waits in the outbox.
+pub struct State {
+    pub events: i64,
+    pub parked: i64,
+    pub oldest_age_s: f64,
 }
 
 /// A row that the sweep found.
@@ -158,6 +173,20 @@ impl Outbox {
         let client = self.connection().await?;
         let call = async { leader::wake_publisher(&client, topic).await };
         keep(self.timed(call).await, client).context("waking the publisher")
+    }
+
+    pub async fn state(&self) -> Result<State> {
+        let client = self.connection().await?;
+        let call = async {
+            let statement = client.prepare_cached(STATE).await?;
+            let row = client.query_one(&statement, &[&COUNTED_ROWS_MAX]).await?;
+            Ok(State {
+                events: row.try_get("events")?,
+                parked: row.try_get("parked")?,
+                oldest_age_s: row.try_get::<_, Option<f64>>("oldest_age_s")?.unwrap_or(0.0),
+            })
+        };
+        keep(self.timed(call).await, client).context("looking at what waits in the outbox")
     }
 
     /// Removes idempotency keys that are past their time, and says how many.

@@ -2,7 +2,7 @@
 //! the event on the partition: a crash in between costs reading back, never an event.
 
 use std::pin::pin;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Result, bail, ensure};
 use chrono::Utc;
@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use crate::health::Health;
 use crate::kafka::{Kafka, Partition, Produced, Read};
 use crate::lane::{BatchLimits, Lane, Next, Offer, Published, Refused};
+use crate::metrics::{Metrics, OfPartition, SendError};
 use crate::offered::Offered;
 use crate::outbox::Outbox;
 use crate::read_back;
@@ -43,6 +44,7 @@ pub struct Publisher {
     pub repair: Repair,
     pub limits: BatchLimits,
     pub health: Health,
+    pub metrics: Metrics,
     pub closing: CancellationToken,
     pub empty_reads: u32,
 }
@@ -66,6 +68,8 @@ impl Publisher {
             if lane.pending() == 0 && self.closing.is_cancelled() {
                 return;
             }
+            let pending = OfPartition { messaging_destination_partition_id: self.partition };
+            self.metrics.pending.get_or_create(&pending).set(lane.pending() as i64);
             let result = self.step(&mut lane, &mut client).await;
             let is_news = self.health.note(&check, result.as_ref().err());
             match result {
@@ -183,8 +187,21 @@ impl Publisher {
 
     async fn publish(&mut self, lane: &mut Lane, client: &Partition) -> Result<()> {
         let records = lane.batch().iter().map(|offered| record::of_event(&offered.event)).collect();
-        match self.meanwhile(lane, client.produce(records)).await? {
+        let started = Instant::now();
+        let produced = self.meanwhile(lane, client.produce(records)).await;
+        let error_type = match &produced {
+            Ok(Produced::Acked(_)) => None,
+            Ok(Produced::Refused(_)) => Some(SendError::refused),
+            Err(_) => Some(SendError::unknown),
+        };
+        self.metrics.note_send(self.partition, started.elapsed(), error_type);
+        match produced? {
             Produced::Acked(offsets) => {
+                let now = Utc::now();
+                let delays = lane.batch().iter().map(|offered| now - offered.event.time);
+                // Clocks may differ, but nothing is published before it happens.
+                let delays = delays.map(|delay| delay.to_std().unwrap_or_default());
+                self.metrics.note_acked(self.partition, delays);
                 let published = lane.acked(&offsets);
                 self.remove(lane, published).await;
             }

@@ -8,6 +8,7 @@ use anyhow::Result;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
+use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::config::Config;
@@ -16,11 +17,12 @@ use crate::kafka::Kafka;
 use crate::lane::BatchLimits;
 use crate::lanes::{Lanes, Role, Roles};
 use crate::leader::{Leader, Leadership};
+use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::publisher::{self, Publisher};
 use crate::repair::Repair;
 use crate::sweep::Sweep;
-use crate::{prune, removal};
+use crate::{prune, removal, watch};
 
 /// The wait before a step of the start that failed is repeated; it is repeated until it succeeds.
 const START_RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -33,6 +35,7 @@ pub struct Publishing {
     pub outbox: Outbox,
     pub repair: Repair,
     pub health: Health,
+    pub metrics: Metrics,
     pub roles: Roles,
     /// Notified when a forward has come while another sidecar publishes.
     pub wake_publisher: Arc<Notify>,
@@ -53,6 +56,9 @@ impl Publishing {
         let Some(partitions) = started.await else {
             return;
         };
+        let watch =
+            watch::run(self.outbox.clone(), self.metrics.clone(), self.health.clone(), self.closing.clone());
+        let _watching = AbortOnDropHandle::new(tokio::spawn(watch));
         let wake = Arc::new(Notify::new());
         let leader = Leader {
             database_url: self.config.database_url.expose().to_owned(),
@@ -96,6 +102,7 @@ impl Publishing {
                     bytes_max: self.config.kafka_batch_bytes_max as usize,
                 },
                 health: self.health.clone(),
+                metrics: self.metrics.clone(),
                 closing: self.closing.clone(),
                 empty_reads: 0,
             };
@@ -114,6 +121,7 @@ impl Publishing {
         workers.spawn(prune::run(self.outbox.clone(), self.closing.clone()));
         self.health.forget(|check| check == "publisher");
         self.roles.set(Role::Publishing(lanes));
+        self.metrics.publishing.set(1);
         info!(topic, partitions, "publishing");
 
         let all_done = async {
@@ -129,8 +137,9 @@ impl Publishing {
         }
         // What is left stops where it is, and has stopped before anything begins again.
         self.roles.set(Role::Starting);
+        self.metrics.publishing.set(0);
         workers.shutdown().await;
-        self.health.forget(|check| check != "schema" && check != "topic");
+        self.health.forget(|check| !matches!(check, "schema" | "topic" | "parked"));
         self.health.starting("publisher");
     }
 

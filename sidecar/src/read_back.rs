@@ -1,15 +1,25 @@
 //! What a partition holds already: the events among its records, by the headers that we give them.
 
+use contract::EventType;
 use rskafka::record::{Record, RecordAndOffset};
 use uuid::Uuid;
 
 use crate::lane::{Found, OnTopic};
 
+/// What a record of ours says about its event.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub struct OnRecord {
+    pub task_id: Uuid,
+    pub version: u64,
+    pub id: Uuid,
+    pub event_type: EventType,
+}
+
 /// Other producers' records are passed over.
 pub fn events(records: &[RecordAndOffset]) -> Found {
     let mut found = Found::default();
     for RecordAndOffset { record, offset } in records {
-        if let Some((task_id, version, id)) = event(record) {
+        if let Some(OnRecord { task_id, version, id, .. }) = event(record) {
             found.ids.push(id);
             let on_topic = OnTopic { version, offset: *offset, time: record.timestamp };
             let newest = found.newest.entry(task_id).or_insert(on_topic);
@@ -21,18 +31,22 @@ pub fn events(records: &[RecordAndOffset]) -> Found {
     found
 }
 
-fn event(record: &Record) -> Option<(Uuid, u64, Uuid)> {
+/// The event of a record, or none if another producer has written it.
+pub fn event(record: &Record) -> Option<OnRecord> {
     let header = |name| std::str::from_utf8(record.headers.get(name)?).ok();
-    let task_id = Uuid::try_parse(header("ce_subject")?).ok()?;
-    let id = Uuid::try_parse(header("ce_id")?).ok()?;
-    Some((task_id, header("ce_sequence")?.parse().ok()?, id))
+    Some(OnRecord {
+        task_id: Uuid::try_parse(header("ce_subject")?).ok()?,
+        version: header("ce_sequence")?.parse().ok()?,
+        id: Uuid::try_parse(header("ce_id")?).ok()?,
+        event_type: header("ce_type")?.parse().ok()?,
+    })
 }
 
 #[cfg(test)]
 mod tests {
     use std::collections::HashMap;
 
-    use contract::{Event, EventType, timestamp};
+    use contract::{Event, timestamp};
     use serde_json::value::RawValue;
 
     use super::*;

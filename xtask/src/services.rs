@@ -12,12 +12,12 @@ mod service;
 mod postgres;
 mod redis;
 mod kafka;
-mod console_consumer;
+mod kafka_tools;
 mod topic_reader;
 
 pub use artifacts::fetch_all;
-pub use console_consumer::console_consumer;
 pub use kafka::{Kafka, KafkaVersion};
+pub use kafka_tools::{console_consumer, set_topic_config};
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use service::Service;

@@ -14,6 +14,8 @@ mod interleavings; // of readers and writers
 mod faults; // a part is down or hung
 mod order; // versions and gaps
 mod takeover; // a sidecar dies, or has a second one beside it
+mod parked; // the broker refuses an event
+mod verify; // topic against database
 mod ingest; // the sidecar's own interface
 mod clients; // many at once
 mod documents; // what the API says of itself

@@ -13,7 +13,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail};
 use tokio::time::{Instant, sleep};
 
-use super::console_consumer::formatted;
+use super::kafka_tools::formatted;
 use crate::process::Process;
 use crate::repository;
 

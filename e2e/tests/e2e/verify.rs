@@ -1,0 +1,90 @@
+//! `kafka-sidecar verify`: it finds what is wrong, and nothing where nothing is.
+
+use anyhow::Result;
+use e2e::{Deployment, answer};
+use serde_json::{Value, json};
+use tokio::task::JoinSet;
+
+async fn verify(deployment: &Deployment) -> Result<(Option<i32>, String)> {
+    let output = deployment.operate(&["verify"]).await?;
+    let report = format!("{}{}", String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
+    Ok((output.status.code(), report))
+}
+
+/// The number of findings of a kind.
+fn found<'a>(report: &'a str, kind: &str) -> &'a str {
+    report.lines().find_map(|line| line.strip_prefix(kind)).map_or("", str::trim)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn nothing_is_wrong_while_writes_go_on() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    let mut writers = JoinSet::new();
+    for writer in 0..4 {
+        let api = deployment.api.clone();
+        writers.spawn(async move {
+            for change in 0..40 {
+                let task = api.create(&json!({ "title": format!("{writer} {change}") })).await?;
+                let path = task["id"].as_str().unwrap_or_default();
+                api.patch(path, &json!({ "status": "done" })).await?;
+                if change % 3 == 0 {
+                    answer(api.request("DELETE", &format!("/api/tasks/{path}"))?).await?;
+                }
+            }
+            anyhow::Ok(())
+        });
+    }
+    let mut rounds = 0;
+    while !writers.is_empty() || rounds < 2 {
+        let (code, report) = verify(&deployment).await?;
+        assert_eq!(code, Some(0), "{report}");
+        rounds += 1;
+        while let Some(ended) = writers.try_join_next() {
+            ended??;
+        }
+    }
+    deployment.outbox_is_empty().await?;
+    let (code, report) = verify(&deployment).await?;
+    assert_eq!((code, report.contains(" 374 records of 160 tasks ")), (Some(0), true), "{report}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_is_lost_unknown_or_doubled_is_told() -> Result<()> {
+    let mut deployment = Deployment::start().await?;
+    let lost = deployment.api.create(&json!({ "title": "its second event is lost" })).await?;
+    let unknown = deployment.api.create(&json!({ "title": "the database forgets it" })).await?;
+    let doubled = deployment.api.create(&json!({ "title": "its event comes twice" })).await?;
+    deployment.outbox_is_empty().await?;
+    deployment.kill_sidecar().await?;
+
+    let id = |task: &Value| task["id"].as_str().map(ToOwned::to_owned).unwrap_or_default();
+    deployment.api.patch(&id(&lost), &json!({ "status": "done" })).await?;
+    let damage = format!(
+        "delete from outbox where aggregateid = '{}';
+         delete from tasks where id = '{}';
+         insert into outbox (id, aggregatetype, aggregateid, type, payload, version, time)
+             select gen_random_uuid(), 'task', id, 'TASK_CREATED',
+                    '{{\"event_type\":\"TASK_CREATED\",\"data\":' || task_document(tasks) || '}}', 1, created_at
+             from tasks where id = '{}'",
+        id(&lost),
+        id(&unknown),
+        id(&doubled)
+    );
+    deployment.database().await?.batch_execute(&damage).await?;
+    deployment.start_sidecar(&[])?;
+    deployment.sidecar_is_ready().await?;
+    deployment.outbox_is_empty().await?;
+
+    let (code, report) = verify(&deployment).await?;
+    assert_eq!(code, Some(1), "{report}");
+    for kind in ["missing", "unknown", "doubled"] {
+        assert_eq!(found(&report, kind), "1", "{report}");
+    }
+    for told in [(&lost, 2), (&unknown, 1), (&doubled, 1)]
+        .map(|(task, version)| format!("{}, version {version}", id(task)))
+    {
+        assert!(report.contains(&told), "{report}");
+    }
+    Ok(())
+}

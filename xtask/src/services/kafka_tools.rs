@@ -1,0 +1,66 @@
+//! Kafka's own tools: the console consumer, a reader of the topic that shares no code with the sidecar that wrote it;
+//! and the administrator's client.
+
+use std::path::{Path, PathBuf};
+use std::process::{Command, Stdio};
+
+use anyhow::{Result, ensure};
+use tokio::task::spawn_blocking;
+
+use super::artifacts::{self, fetched};
+use super::kafka::java;
+use crate::repository;
+
+const CLASS: &str = "org.apache.kafka.tools.consumer.ConsoleConsumer";
+
+/// The command that prints `topic`, for people: partition, offset, headers, key and value, a tab between them. More
+/// arguments of the console consumer (`--from-beginning`, `--max-messages 3`) may follow.
+pub async fn console_consumer(bootstrap: &str, topic: &str) -> Result<Command> {
+    formatted(bootstrap, topic, "\t", ", ").await
+}
+
+/// `field` stands between the fields of a record, `header` between its headers.
+pub(super) async fn formatted(bootstrap: &str, topic: &str, field: &str, header: &str) -> Result<Command> {
+    let mut command = tool().await?;
+    command.args([CLASS, "--bootstrap-server", bootstrap, "--topic", topic]);
+    for property in [
+        "print.timestamp=true",
+        "print.partition=true",
+        "print.offset=true",
+        "print.headers=true",
+        "print.key=true",
+        &format!("key.separator={field}"),
+        &format!("headers.separator={header}"),
+    ] {
+        command.args(["--formatter-property", property]);
+    }
+    Ok(command)
+}
+
+/// Sets one configuration of a topic, such as `max.message.bytes`.
+pub async fn set_topic_config(bootstrap: &str, topic: &str, name: &str, value: &str) -> Result<()> {
+    let mut command = tool().await?;
+    command.arg(folder().join("SetTopicConfig.java")).args([bootstrap, topic, name, value]);
+    let output = spawn_blocking(move || command.stdin(Stdio::null()).output()).await??;
+    let errors = String::from_utf8_lossy(&output.stderr);
+    ensure!(output.status.success(), "setting {name} of {topic} ended with {}\n{errors}", output.status);
+    Ok(())
+}
+
+/// `java` with the classes of the tools.
+async fn tool() -> Result<Command> {
+    let jars = fetched(artifacts::KAFKA_TOOLS).await?.join("jars");
+    let logging = folder().join("log4j2.properties");
+    let mut command = java();
+    command
+        .current_dir(repository::root())
+        .arg("-Xmx128m")
+        .arg(format!("-Dlog4j2.configurationFile={}", logging.display()))
+        .arg("-cp")
+        .arg(jars.join("*"));
+    Ok(command)
+}
+
+fn folder() -> PathBuf {
+    Path::new(env!("CARGO_MANIFEST_DIR")).join("services/kafka-tools")
+}
