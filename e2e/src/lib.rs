@@ -4,9 +4,11 @@
 mod deployment;
 mod api;
 mod topic;
+mod told;
 mod wait;
 
 pub use api::{Answer, Api, answer};
 pub use deployment::{Deployment, Services, directory, kafka_version};
+pub use told::Told;
 pub use topic::Topic;
 pub use wait::{LIMIT, eventually};

@@ -14,6 +14,9 @@ mod interleavings; // of readers and writers
 mod faults; // a part is down or hung
 mod order; // versions and gaps
 mod takeover; // a sidecar dies, or has a second one beside it
+mod standbys; // or four of them
+mod positions; // what the sidecar knew of the topic is no longer so
+mod restore; // the database is of another time
 mod ingest; // the sidecar's own interface
 mod clients; // many at once
 mod documents; // what the API says of itself
