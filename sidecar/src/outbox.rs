@@ -22,6 +22,7 @@ const PAGE: &str = include_str!("outbox/page.sql");
 const BACKLOG: &str = include_str!("outbox/backlog.sql");
 const REMOVE: &str = include_str!("outbox/remove.sql");
 const POSITION: &str = include_str!("outbox/position.sql");
+const RESET_POSITION: &str = include_str!("outbox/reset_position.sql");
 const PRUNE: &str = include_str!("outbox/prune.sql");
 
 /// The sweep, the removal, and the backlogs of a few lanes at once.
@@ -138,6 +139,18 @@ impl Outbox {
         };
         keep(self.timed(call).await, client)
             .with_context(|| format!("loading the position of partition {partition}"))
+    }
+
+    /// Stores a position in place of one that the partition does not have.
+    pub async fn reset_position(&self, topic: &str, partition: u32, next_offset: i64) -> Result<()> {
+        let client = self.connection().await?;
+        let call = async {
+            let statement = client.prepare_cached(RESET_POSITION).await?;
+            client.execute(&statement, &[&topic, &(partition as i32), &next_offset]).await?;
+            Ok(())
+        };
+        keep(self.timed(call).await, client)
+            .with_context(|| format!("storing the position of partition {partition}"))
     }
 
     /// Tells the sidecar that publishes that there is something in the outbox.

@@ -178,6 +178,10 @@ impl Publisher {
                         partition,
                         next_offset, earliest, "the position is gone; events may be published twice"
                     );
+                    // Stored at once: when the new topic has grown past it, the old position would hide the
+                    // first of what is published from here on.
+                    let (outbox, topic) = (self.outbox.clone(), self.topic.clone());
+                    self.meanwhile(lane, outbox.reset_position(&topic, partition, earliest)).await?;
                     next_offset = earliest;
                     end = end.max(earliest);
                 }
