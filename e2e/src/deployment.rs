@@ -232,6 +232,11 @@ impl Deployment {
         application.stop(Signal::TERM, LIMIT).await
     }
 
+    /// SIGKILL.
+    pub async fn kill_application(&mut self) -> Result<()> {
+        self.application.take().context("the application runs")?.kill().await
+    }
+
     /// What the component logged.
     pub fn component_log(&self) -> Result<String> {
         Ok(std::fs::read_to_string(self.directory.join("tasks_stderr.txt"))?)

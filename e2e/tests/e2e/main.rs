@@ -12,6 +12,7 @@ mod guard; // tokens and origins
 mod cache; // fresh reads
 mod interleavings; // of readers and writers
 mod faults; // a part is down or hung
+mod killed; // in the middle of a write
 mod order; // versions and gaps
 mod takeover; // a sidecar dies, or has a second one beside it
 mod standbys; // or four of them
