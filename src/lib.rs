@@ -18,6 +18,8 @@ mod deadline;
 mod log;
 #[cfg(test)]
 mod document; // openapi.json and asyncapi.json, from these types
+#[cfg(test)]
+mod properties; // of everything that parses
 
 use axum::response::IntoResponse as _;
 use http::{HeaderName, HeaderValue, Response, header};

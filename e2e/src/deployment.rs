@@ -224,6 +224,20 @@ impl Deployment {
         self.sidecar.take().context("the sidecar runs")?.kill().await
     }
 
+    /// SIGKILL, and what it had asked of the database is not done either: a statement that waits for a lock
+    /// would otherwise be carried out when it gets it.
+    pub async fn kill_sidecar_and_its_statements(&mut self) -> Result<()> {
+        self.kill_sidecar().await?;
+        let database = self.database().await?;
+        let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity
+                   where datname = current_database() and application_name = 'kafka-sidecar'";
+        eventually("the sidecar's sessions are gone", async || {
+            let ended: i64 = database.query_one(end, &[]).await?.get(0);
+            Ok((ended == 0).then_some(()))
+        })
+        .await
+    }
+
     pub fn sidecar(&self) -> Result<&Process> {
         self.sidecar.as_ref().context("the sidecar runs")
     }
@@ -234,6 +248,11 @@ impl Deployment {
         application.stop(Signal::TERM, LIMIT).await
     }
 
+    /// SIGKILL.
+    pub async fn kill_application(&mut self) -> Result<()> {
+        self.application.take().context("the application runs")?.kill().await
+    }
+
     /// What the component logged.
     pub fn component_log(&self) -> Result<String> {
         Ok(std::fs::read_to_string(self.directory.join("tasks_stderr.txt"))?)
@@ -242,6 +261,34 @@ impl Deployment {
     /// A consumer of this deployment's topic, from its first record on.
     pub async fn topic_reader(&self) -> Result<Topic> {
         Topic::read(&self.services.kafka_bootstrap_servers, &self.topic).await
+    }
+
+    /// A client of the broker that shares no code with the tests' reader, for what an operator does to a topic.
+    pub async fn kafka(&self) -> Result<rskafka::client::Client> {
+        let servers = self.services.kafka_bootstrap_servers.split(',').map(str::to_owned).collect();
+        Ok(rskafka::client::ClientBuilder::new(servers).build().await?)
+    }
+
+    /// A deployment on a copy of this one's database as it is now, with the same topic and cache, and nothing
+    /// of it started. Nobody may be connected to the original.
+    pub async fn on_a_copy(&self) -> Result<Deployment> {
+        let mut other = Deployment::prepare(&self.services).await?;
+        let name = |url: &str| url.rsplit_once('/').map(|(_, name)| name.to_owned());
+        let original = name(&self.database_url).context("a URL with a database")?;
+        let copy = format!("{}_copy", name(&other.database_url).context("a URL with a database")?);
+        let (admin, connection) = tokio_postgres::connect(&self.services.database_url, NoTls).await?;
+        tokio::spawn(connection);
+        // The sessions of processes that were killed end a moment after them.
+        let copied = async || {
+            admin.batch_execute(&format!("create database {copy} template {original}")).await?;
+            Ok(Some(()))
+        };
+        eventually("the database is copied", copied).await?;
+        let (server, _) = self.database_url.rsplit_once('/').context("a URL with a database")?;
+        other.database_url = format!("{server}/{copy}");
+        other.topic.clone_from(&self.topic);
+        other.cache_key_prefix.clone_from(&self.cache_key_prefix);
+        Ok(other)
     }
 
     pub async fn redis(&self) -> Result<MultiplexedConnection> {

@@ -4,10 +4,12 @@
 mod deployment;
 mod api;
 mod topic;
+mod told;
 mod wait;
 
 pub use api::{Answer, Api, answer};
 pub use deployment::{Deployment, Services, directory, kafka_version};
+pub use told::Told;
 pub use topic::Topic;
 pub use wait::{LIMIT, eventually};
 pub use xtask::services::TopicRecord;

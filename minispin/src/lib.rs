@@ -17,6 +17,8 @@ mod connections;
 mod server;
 mod instances;
 mod host;
+#[cfg(test)]
+mod properties; // of everything that parses
 
 pub use self::{
     application::{Application, Config},

@@ -1,6 +1,8 @@
 //! HTTP in: forwards from the component, and the health checks. A forward is taken whole or not at
 //! all; one that is not taken costs time only, since its events are in the outbox.
 
+mod forward; // what was sent
+
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -12,7 +14,7 @@ use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
-use contract::{BATCH_CONTENT_TYPE, EVENTS_PATH, Event, Receipt, Receipts};
+use contract::{EVENTS_PATH, Receipt, Receipts};
 use serde_json::json;
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
@@ -29,10 +31,6 @@ use crate::repair::Repair;
 
 /// Four times what the component sends at once.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
-const BATCH_EVENTS_MAX: usize = 1_000;
-
-/// The longest that a forward waits for its receipts.
-const WAIT_MAX: Duration = Duration::from_secs(60);
 
 /// What a sender is asked to wait after a 503.
 const RETRY_AFTER_S: u16 = 1;
@@ -56,14 +54,10 @@ pub struct Ingest {
 enum Refused {
     #[error("a bearer token is needed: SIDECAR_TOKEN, which the component knows as sidecar_token")]
     Unauthorized,
-    #[error("send {BATCH_CONTENT_TYPE}")]
-    MediaType,
     #[error("{0}")]
     Body(String, StatusCode),
-    #[error("not a batch of this application's events: {0}")]
-    Malformed(serde_json::Error),
-    #[error("more than {BATCH_EVENTS_MAX} events; send them in smaller batches")]
-    TooMany,
+    #[error(transparent)]
+    Invalid(#[from] forward::Invalid),
     #[error("the queue is full; the events are in the outbox and will be published from there")]
     Full,
     #[error("not ready to publish; the events are in the outbox and will be published from there")]
@@ -87,15 +81,10 @@ async fn take(
     body: Result<Bytes, BytesRejection>,
 ) -> Result<Response, Refused> {
     authorize(&headers, &ingest.token)?;
-    if headers.get(header::CONTENT_TYPE).is_none_or(|value| value != BATCH_CONTENT_TYPE) {
-        return Err(Refused::MediaType);
-    }
+    forward::expect(&headers)?;
     let body = body.map_err(|rejection| Refused::Body(rejection.body_text(), rejection.status()))?;
-    let events: Vec<Event> = serde_json::from_slice(&body).map_err(Refused::Malformed)?;
+    let events = forward::events(&body)?;
     drop(body);
-    if events.len() > BATCH_EVENTS_MAX {
-        return Err(Refused::TooMany);
-    }
     // Redis is told what it missed whatever becomes of the events, and at once.
     for event in events.iter().filter(|event| event.cache_stale) {
         ingest.repair.request(event.task_id);
@@ -112,7 +101,7 @@ async fn take(
     let bytes = u32::try_from(bytes).map_err(|_too_large| Refused::Full)?;
     let mut budget =
         Arc::clone(&ingest.budget).try_acquire_many_owned(bytes).map_err(|_no_permits| Refused::Full)?;
-    let wait = wait(&headers);
+    let wait = forward::wait(&headers);
     let mut waiting = Vec::new();
     for event in events {
         let event_id = event.id;
@@ -145,13 +134,6 @@ async fn collect(waiting: Vec<Waiting>, topic: &str, wait: Duration) -> Receipts
         }
     }
     Receipts { receipts }
-}
-
-/// The `wait` preference (RFC 7240, section 4.3), in seconds and parts of them, if there is one.
-fn wait(headers: &HeaderMap) -> Option<Duration> {
-    let preference = headers.get("prefer")?.to_str().ok()?;
-    let seconds = preference.strip_prefix("wait=")?.parse().ok()?;
-    Some(Duration::try_from_secs_f64(seconds).ok()?.min(WAIT_MAX))
 }
 
 async fn ready(State(ingest): State<Ingest>) -> Response {
@@ -202,10 +184,10 @@ impl IntoResponse for Refused {
     fn into_response(self) -> Response {
         let status = match self {
             Refused::Unauthorized => StatusCode::UNAUTHORIZED,
-            Refused::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refused::Body(_, status) => status,
-            Refused::Malformed(_) => StatusCode::BAD_REQUEST,
-            Refused::TooMany => StatusCode::PAYLOAD_TOO_LARGE,
+            Refused::Invalid(forward::Invalid::MediaType) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Refused::Invalid(forward::Invalid::Malformed(_)) => StatusCode::BAD_REQUEST,
+            Refused::Invalid(forward::Invalid::TooMany) => StatusCode::PAYLOAD_TOO_LARGE,
             Refused::Full | Refused::NotReady => StatusCode::SERVICE_UNAVAILABLE,
         };
         let details = json!({

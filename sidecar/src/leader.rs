@@ -9,10 +9,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
-use tokio::sync::Notify;
 use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, tls::NoTlsStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
+
+use crate::sweep::Wake;
 
 /// How long a standby waits before it tries for the lock again.
 const TRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -25,11 +26,14 @@ const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 const SESSION_IDLE_MAX: Duration = Duration::from_secs(10);
 const _: () = assert!(ASK_INTERVAL.as_secs() + ASK_TIMEOUT.as_secs() < SESSION_IDLE_MAX.as_secs());
 
+/// The notification that asks for a pass from the very beginning of the outbox.
+const WHOLE: &str = "whole";
+
 pub struct Leader {
     pub database_url: String,
     pub topic: String,
     /// Notified when a standby has taken a forward, whose event is in the outbox.
-    pub wake: Arc<Notify>,
+    pub wake: Arc<Wake>,
 }
 
 /// The lock, for as long as this is kept and `lost` is not cancelled.
@@ -90,10 +94,11 @@ impl Leader {
 }
 
 /// Drives the connection, and with its end the lock is lost.
-async fn listen(mut connection: Connection<Socket, NoTlsStream>, wake: Arc<Notify>, lost: CancellationToken) {
+async fn listen(mut connection: Connection<Socket, NoTlsStream>, wake: Arc<Wake>, lost: CancellationToken) {
     loop {
         match poll_fn(|context| connection.poll_message(context)).await {
-            Some(Ok(AsyncMessage::Notification(_))) => wake.notify_one(),
+            Some(Ok(AsyncMessage::Notification(news))) if news.payload() == WHOLE => wake.request_whole(),
+            Some(Ok(AsyncMessage::Notification(_))) => wake.request(),
             Some(Ok(_)) => {}
             Some(Err(_)) | None => break,
         }
@@ -118,9 +123,10 @@ async fn watch(client: Client, lost: CancellationToken) {
     lost.cancel();
 }
 
-/// Tells the publisher of a topic that there is something in the outbox.
-pub async fn wake_publisher(client: &Client, topic: &str) -> Result<()> {
-    let told = client.execute("select pg_notify($1, '')", &[&channel(topic)]).await?;
+/// Tells the publisher of a topic that there is something in the outbox, which may be old.
+pub async fn wake_publisher(client: &Client, topic: &str, may_be_old: bool) -> Result<()> {
+    let what = if may_be_old { WHOLE } else { "" };
+    let told = client.execute("select pg_notify($1, $2)", &[&channel(topic), &what]).await?;
     ensure!(told == 1, "pg_notify gave {told} rows");
     Ok(())
 }

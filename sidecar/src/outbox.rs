@@ -28,6 +28,7 @@ const STATE: &str = include_str!("outbox/state.sql");
 const PARK: &str = include_str!("outbox/park.sql");
 const REMOVE: &str = include_str!("outbox/remove.sql");
 const POSITION: &str = include_str!("outbox/position.sql");
+const RESET_POSITION: &str = include_str!("outbox/reset_position.sql");
 const PRUNE: &str = include_str!("outbox/prune.sql");
 
 /// The sweep, the removal, and the backlogs of a few lanes at once.
@@ -168,10 +169,22 @@ impl Outbox {
             .with_context(|| format!("loading the position of partition {partition}"))
     }
 
-    /// Tells the sidecar that publishes that there is something in the outbox.
-    pub async fn wake_publisher(&self, topic: &str) -> Result<()> {
+    /// Stores a position in place of one that the partition does not have.
+    pub async fn reset_position(&self, topic: &str, partition: u32, next_offset: i64) -> Result<()> {
         let client = self.connection().await?;
-        let call = async { leader::wake_publisher(&client, topic).await };
+        let call = async {
+            let statement = client.prepare_cached(RESET_POSITION).await?;
+            client.execute(&statement, &[&topic, &(partition as i32), &next_offset]).await?;
+            Ok(())
+        };
+        keep(self.timed(call).await, client)
+            .with_context(|| format!("storing the position of partition {partition}"))
+    }
+
+    /// Tells the sidecar that publishes that there is something in the outbox, which may be old.
+    pub async fn wake_publisher(&self, topic: &str, may_be_old: bool) -> Result<()> {
+        let client = self.connection().await?;
+        let call = async { leader::wake_publisher(&client, topic, may_be_old).await };
         keep(self.timed(call).await, client).context("waking the publisher")
     }
 

@@ -170,6 +170,10 @@ impl Publisher {
             Read::Gone { earliest } => {
                 let partition = self.partition;
                 warn!(partition, from, earliest, "the position is gone; events may be published twice");
+                // Stored at once: when a topic that was made anew has grown past it, the old position would
+                // hide the first of what is published from here on.
+                let (outbox, topic) = (self.outbox.clone(), self.topic.clone());
+                self.meanwhile(lane, outbox.reset_position(&topic, partition, earliest)).await?;
                 lane.gone(earliest);
             }
             Read::Records(records, end) => {

@@ -21,7 +21,7 @@ use crate::metrics::Metrics;
 use crate::outbox::Outbox;
 use crate::publisher::{self, Publisher};
 use crate::repair::Repair;
-use crate::sweep::Sweep;
+use crate::sweep::{Sweep, Wake};
 use crate::{prune, removal, watch};
 
 /// The wait before a step of the start that failed is repeated; it is repeated until it succeeds.
@@ -59,7 +59,7 @@ impl Publishing {
         let watch =
             watch::run(self.outbox.clone(), self.metrics.clone(), self.health.clone(), self.closing.clone());
         let _watching = AbortOnDropHandle::new(tokio::spawn(watch));
-        let wake = Arc::new(Notify::new());
+        let wake = Arc::new(Wake::default());
         let leader = Leader {
             database_url: self.config.database_url.expose().to_owned(),
             topic: self.config.kafka_topic.clone(),
@@ -80,7 +80,7 @@ impl Publishing {
     }
 
     /// Publishes until the lock is lost, or until everything is published after the word to close.
-    async fn term(&self, kafka: &Kafka, partitions: u32, wake: &Arc<Notify>, leadership: &Leadership) {
+    async fn term(&self, kafka: &Kafka, partitions: u32, wake: &Arc<Wake>, leadership: &Leadership) {
         let (lanes, offers) = Lanes::new(partitions);
         let lanes = Arc::new(lanes);
         let mut workers = JoinSet::new();
@@ -160,7 +160,7 @@ impl Publishing {
     async fn wake_others(&self) -> ! {
         loop {
             self.wake_publisher.notified().await;
-            if let Err(error) = self.outbox.wake_publisher(&self.config.kafka_topic).await {
+            if let Err(error) = self.outbox.wake_publisher(&self.config.kafka_topic, false).await {
                 warn!(
                     error = format!("{error:#}"),
                     "the publisher is not told; its sweep will find the events"

@@ -44,9 +44,10 @@ pub fn event(record: &Record) -> Option<OnRecord> {
 
 #[cfg(test)]
 mod tests {
-    use std::collections::HashMap;
+    use std::collections::{BTreeMap, HashMap, HashSet};
 
     use contract::{Event, timestamp};
+    use proptest::prelude::*;
     use serde_json::value::RawValue;
 
     use super::*;
@@ -78,5 +79,57 @@ mod tests {
         assert_eq!(found.ids, [(1, 1), (1, 2), (2, 7)].map(|(task, version)| event(task, version).id));
         let newest = |task, version, offset| (Uuid::from_u128(task), OnTopic { version, offset, time });
         assert_eq!(found.newest, HashMap::from([newest(1, 2, 2), newest(2, 7, 3)]));
+    }
+
+    fn events_of_a_partition() -> impl Strategy<Value = Vec<Event>> {
+        let event = (any::<u128>(), 0..4_u128, 1..u64::MAX).prop_map(|(id, task, version)| Event {
+            id: Uuid::from_u128(id),
+            event_type: EventType::TaskUpdated,
+            task_id: Uuid::from_u128(task),
+            version,
+            time: timestamp::now(),
+            traceparent: None,
+            cache_stale: false,
+            payload: RawValue::from_string("{}".to_owned()).unwrap(),
+        });
+        prop::collection::vec(event, 0..20)
+    }
+
+    /// Headers as ours, in any state.
+    fn headers() -> impl Strategy<Value = BTreeMap<String, Vec<u8>>> {
+        let name = prop_oneof!["ce_subject", "ce_id", "ce_sequence", "[a-z_]{0,12}"];
+        let id = any::<u128>().prop_map(|id| Uuid::from_u128(id).to_string().into_bytes());
+        let number = "[+-]?[0-9]{0,22}".prop_map(String::into_bytes);
+        let value = prop_oneof![id, number, prop::collection::vec(any::<u8>(), 0..40)];
+        prop::collection::btree_map(name, value, 0..6)
+    }
+
+    proptest! {
+        #[test]
+        fn what_was_published_is_found(events in events_of_a_partition(), first in 0..i64::MAX / 2) {
+            let records: Vec<_> = (first..)
+                .zip(&events)
+                .map(|(offset, event)| RecordAndOffset { record: record::of_event(event), offset })
+                .collect();
+            let found = super::events(&records);
+            let ids: Vec<_> = events.iter().map(|event| event.id).collect();
+            prop_assert_eq!(&found.ids, &ids);
+            let tasks: HashSet<_> = events.iter().map(|event| event.task_id).collect();
+            prop_assert_eq!(tasks.len(), found.newest.len());
+            for (task_id, newest) in found.newest {
+                let of_task = events.iter().filter(|event| event.task_id == task_id);
+                prop_assert_eq!(of_task.map(|event| event.version).max(), Some(newest.version));
+                let event = &events[(newest.offset - first) as usize];
+                prop_assert_eq!((event.task_id, event.version), (task_id, newest.version));
+            }
+        }
+
+        #[test]
+        fn a_record_of_anybody_is_read_or_passed_over(headers in headers()) {
+            let complete = ["ce_subject", "ce_id", "ce_sequence"].iter().all(|name| headers.contains_key(*name));
+            let record = Record { key: None, value: None, headers, timestamp: timestamp::now() };
+            let found = super::events(&[RecordAndOffset { record, offset: 0 }]);
+            prop_assert!(found.ids.len() <= usize::from(complete));
+        }
     }
 }

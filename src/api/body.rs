@@ -39,6 +39,7 @@ pub(super) fn parse(body: &[u8]) -> Result<Value, Problem> {
 #[cfg(test)]
 mod tests {
     use http::HeaderValue;
+    use proptest::prelude::*;
 
     use super::*;
 
@@ -52,5 +53,28 @@ mod tests {
         assert!(with("application/json") && with("Application/JSON; charset=utf-8"));
         assert!(!with("text/plain") && !with("application/x-www-form-urlencoded"));
         assert!(expect(&HeaderMap::new(), &["application/json"], "").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn any_bytes_are_json_or_malformed(
+            bytes in prop::collection::vec(any::<u8>(), 0..100), text in "[\\[\\]{}:,\"0-9a-z .\\\\-]{0,20}"
+        ) {
+            for bytes in [&*bytes, text.as_bytes()] {
+                match parse(bytes) {
+                    Ok(value) => prop_assert_eq!(parse(value.to_string().as_bytes()).unwrap(), value),
+                    Err(problem) => prop_assert!(matches!(problem, Problem::Malformed(_))),
+                }
+            }
+        }
+
+        #[test]
+        fn any_content_type_is_one_of_those_expected_or_refused(value in prop::collection::vec(any::<u8>(), 0..40)) {
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                let headers = [(header::CONTENT_TYPE, value)].into_iter().collect();
+                let refused = expect(&headers, &["application/json"], "JSON");
+                prop_assert!(matches!(refused, Err(Problem::UnsupportedMediaType("JSON"))));
+            }
+        }
     }
 }

@@ -8,6 +8,7 @@ mod cargo; // what is compiled
 mod up; // everything, until Ctrl-C
 mod consume; // what `up` put on the topic
 mod test; // everything, checked
+mod fuzz; // what strangers send
 mod bench; // how fast it is
 
 /// Runs, watches and tests the task API.
@@ -20,6 +21,8 @@ enum Task {
     Consume(consume::Options),
     /// Format, lints, unit tests, and the end-to-end tests on real services
     Test(test::Options),
+    /// Bend what the component and the sidecar parse until it breaks, for a bounded time; wants nightly Rust
+    Fuzz(fuzz::Options),
     /// Measure, and print a table
     #[command(subcommand)]
     Bench(bench::Options),
@@ -31,6 +34,7 @@ async fn main() -> ExitCode {
         Task::Up(options) => up::run(options).await,
         Task::Consume(options) => consume::run(options).await,
         Task::Test(options) => test::run(options).await,
+        Task::Fuzz(options) => fuzz::run(options).await,
         Task::Bench(options) => bench::run(options).await,
     };
     done.unwrap_or_else(|error| {

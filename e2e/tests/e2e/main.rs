@@ -12,10 +12,14 @@ mod guard; // tokens and origins
 mod cache; // fresh reads
 mod interleavings; // of readers and writers
 mod faults; // a part is down or hung
+mod killed; // in the middle of a write
 mod order; // versions and gaps
 mod takeover; // a sidecar dies, or has a second one beside it
 mod parked; // the broker refuses an event
 mod verify; // topic against database
+mod standbys; // or four of them
+mod positions; // what the sidecar knew of the topic is no longer so
+mod restore; // the database is of another time
 mod ingest; // the sidecar's own interface
 mod clients; // many at once
 mod documents; // what the API says of itself

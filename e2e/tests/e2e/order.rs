@@ -6,7 +6,10 @@ use uuid::Uuid;
 
 /// What a change of a task leaves in the outbox; the API of today only creates, so it is written here.
 async fn commit(deployment: &Deployment, task: Uuid, version: i64) -> Result<Value> {
-    let id = Uuid::now_v7();
+    commit_as(deployment, Uuid::now_v7(), task, version).await
+}
+
+async fn commit_as(deployment: &Deployment, id: Uuid, task: Uuid, version: i64) -> Result<Value> {
     let event_type = if version == 1 { "TASK_CREATED" } else { "TASK_UPDATED" };
     let time = "2026-01-01T00:00:00.000000Z";
     let data = json!({
@@ -100,5 +103,19 @@ async fn a_backlog_is_swept_in_the_order_of_each_tasks_versions() -> Result<()> 
         let versions: Vec<_> = of_task.map(|record| record.header("ce_sequence").unwrap()).collect();
         assert_eq!(versions, ["0000000001", "0000000002", "0000000003"]);
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_event_that_is_committed_long_after_its_id_was_made_is_found() -> Result<()> {
+    let mut deployment = Deployment::prepare(&e2e::Services::shared()?).await?;
+    deployment.start_sidecar(&[("SWEEP_INTERVAL_MS", "100")])?;
+    deployment.sidecar_is_ready().await?;
+    // Of the year 2024, in an outbox whose sweep has come as far as today.
+    commit(&deployment, Uuid::now_v7(), 1).await?;
+    deployment.outbox_is_empty().await?;
+    commit_as(&deployment, "018cc251-f400-7000-8000-000000000001".parse()?, Uuid::now_v7(), 1).await?;
+    deployment.outbox_is_empty().await?;
+    assert_eq!(versions(&deployment, 2).await?.len(), 2);
     Ok(())
 }

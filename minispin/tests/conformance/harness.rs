@@ -120,7 +120,8 @@ impl Host {
         self.send(format!("/guest/{call}"), Some(description)).await.json()
     }
 
-    async fn send(&self, path: impl Display, body: Option<Value>) -> Answer {
+    /// Sends a request, with a description of a host call if there is one.
+    pub async fn send(&self, path: impl Display, body: Option<Value>) -> Answer {
         let uri = format!("http://{}{path}", self.address);
         let request = match body {
             None => Request::get(uri).body(Full::default()),

@@ -5,6 +5,7 @@ mod harness;
 
 mod command_line;
 mod http;
+mod killed;
 mod postgres;
 mod redis;
 mod serving;

@@ -98,7 +98,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
 }
 
 /// In the order of their numbers, which refinery applies them in.
-fn migrations() -> Result<Vec<String>> {
+pub(super) fn migrations() -> Result<Vec<String>> {
     let directory = repository::root().join("migrations");
     let mut files: Vec<_> =
         std::fs::read_dir(directory)?.map(|file| Ok(file?.path())).collect::<Result<_>>()?;

@@ -187,6 +187,8 @@ fn parse(line: &str) -> Result<TopicRecord> {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     #[test]
@@ -233,5 +235,29 @@ mod tests {
     fn what_is_no_record_is_refused() {
         assert!(parse("Processed a total of 0 messages").is_err());
         assert!(parse("CreateTime:x\u{1f}Partition:0\u{1f}Offset:0\u{1f}h:v\u{1f}k\u{1f}v").is_err());
+    }
+
+    proptest! {
+        #[test]
+        fn a_printed_record_is_read_as_it_was(
+            timestamp_ms in any::<i64>(), partition in any::<i32>(), offset in any::<i64>(),
+            headers in prop::collection::vec(("[a-z_-]{1,12}", "[^\u{1e}\u{1f}\n]{0,20}"), 1..5),
+            key in "[^\u{1e}\u{1f}\n]{0,40}", value in "[^\n]{0,60}",
+        ) {
+            let printed: Vec<_> = headers.iter().map(|(name, value)| format!("{name}:{value}")).collect();
+            let printed = printed.join(HEADER);
+            let line = format!(
+                "CreateTime:{timestamp_ms}{FIELD}Partition:{partition}{FIELD}Offset:{offset}{FIELD}{printed}{FIELD}{key}{FIELD}{value}"
+            );
+            let record = TopicRecord { timestamp_ms, partition, offset, headers, key, value };
+            prop_assert_eq!(parse(&line).unwrap(), record);
+        }
+
+        #[test]
+        fn any_line_is_a_record_or_refused(line in "[^\n]{0,80}|([A-Za-z]{0,5}:?[0-9]{0,20}\u{1f}){3,7}[^\n]{0,20}") {
+            if let Ok(record) = parse(&line) {
+                prop_assert!(line.contains(&record.value));
+            }
+        }
     }
 }

@@ -1,0 +1,54 @@
+use std::collections::{BTreeMap, BTreeSet};
+
+use anyhow::{Context as _, Result, ensure};
+use serde_json::Value;
+use xtask::services::TopicRecord;
+
+/// What clients were told: each task, and the newest version that a write of it was answered with.
+#[derive(Clone, Debug, Default)]
+pub struct Told(BTreeMap<String, u64>);
+
+impl Told {
+    /// Notes a task as a write's answer shows it.
+    pub fn note(&mut self, task: &Value) -> Result<()> {
+        let id = task["id"].as_str().context("a task has an id")?;
+        let version = task["version"].as_u64().context("a task has a version")?;
+        let newest = self.0.entry(id.to_owned()).or_default();
+        *newest = version.max(*newest);
+        Ok(())
+    }
+
+    pub fn extend(&mut self, other: Told) {
+        for (id, version) in other.0 {
+            let newest = self.0.entry(id).or_default();
+            *newest = version.max(*newest);
+        }
+    }
+
+    /// How many events that makes: versions count from 1 without a gap.
+    pub fn events(&self) -> usize {
+        self.0.values().sum::<u64>() as usize
+    }
+
+    /// Checks that these records are all of it, each event once, and each task's in the order of its versions
+    /// on one partition.
+    pub fn are_once_and_in_order(&self, records: &[TopicRecord]) -> Result<()> {
+        let mut on_topic: BTreeMap<&str, (i32, u64)> = BTreeMap::new();
+        let mut ids = BTreeSet::new();
+        for record in records {
+            let id = record.header("ce_id").context("an event has an id")?;
+            ensure!(ids.insert(id), "event {id} is on the topic twice: {record:?}");
+            let version: u64 = record.header("ce_sequence").context("and a version")?.parse()?;
+            let (partition, last) = on_topic.entry(&record.key).or_insert((record.partition, 0));
+            ensure!(*partition == record.partition, "of another partition: {record:?}");
+            ensure!(version == *last + 1, "follows version {last}: {record:?}");
+            *last = version;
+        }
+        for (id, version) in &self.0 {
+            let newest = on_topic.remove(id.as_str()).map_or(0, |(_, newest)| newest);
+            ensure!(newest == *version, "task {id}: version {version} was told, {newest} is on the topic");
+        }
+        ensure!(on_topic.is_empty(), "nobody was told of {on_topic:?}");
+        Ok(())
+    }
+}
