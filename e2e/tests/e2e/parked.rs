@@ -113,12 +113,18 @@ async fn a_parked_event_is_retried_in_vain_and_then_dropped_by_name() -> Result<
     deployment.start_sidecar(&[])?;
     deployment.sidecar_is_ready().await?;
 
-    let list = String::from_utf8(deployment.operate(&["parked", "list"]).await?.stdout)?;
-    let event_id = list.split_whitespace().next().context("an event")?;
+    let event_id = eventually("the event is parked again", async || {
+        let list = String::from_utf8(deployment.operate(&["parked", "list"]).await?.stdout)?;
+        Ok(list
+            .contains("MessageTooLarge")
+            .then(|| list.split_whitespace().next().map(ToOwned::to_owned))
+            .flatten())
+    })
+    .await?;
     let no_event = deployment.operate(&["parked", "drop", &id]).await?;
     assert!(!no_event.status.success());
     assert!(String::from_utf8(no_event.stderr)?.contains(&id));
-    let dropped = deployment.operate(&["parked", "drop", event_id]).await?;
+    let dropped = deployment.operate(&["parked", "drop", &event_id]).await?;
     assert!(dropped.status.success(), "{dropped:?}");
     let event: Value = serde_json::from_slice(&dropped.stdout)?;
     assert_eq!(event["event"]["data"]["description"], too_large());

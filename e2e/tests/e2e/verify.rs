@@ -45,7 +45,7 @@ async fn nothing_is_wrong_while_writes_go_on() -> Result<()> {
     }
     deployment.outbox_is_empty().await?;
     let (code, report) = verify(&deployment).await?;
-    assert_eq!((code, report.contains(" 374 records of 160 tasks ")), (Some(0), true), "{report}");
+    assert_eq!((code, report.contains(" 376 records of 160 tasks ")), (Some(0), true), "{report}");
     Ok(())
 }
 
