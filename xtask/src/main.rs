@@ -20,8 +20,7 @@ enum Task {
     Consume(consume::Options),
     /// Format, lints, unit tests, and the end-to-end tests on real services
     Test(test::Options),
-    /// Measure, and print a table
-    #[command(subcommand)]
+    /// Measure beside others, print tables and draw a chart; `bench --help` says what and how
     Bench(bench::Options),
 }
 

@@ -12,7 +12,7 @@ use crate::progress::say;
 use crate::repository;
 
 /// Fills `target` unless it is there already. `name` is its own among its neighbours; `title` is for those who wait.
-pub(crate) fn filled(
+pub fn filled(
     target: &Path,
     name: &str,
     title: &str,
