@@ -143,7 +143,8 @@ impl Contender {
         };
         let log = platform.dir.join(format!("{}.log", self.topic));
         let started = Instant::now();
-        let application = self.application.insert(Process::spawn(&self.kind.to_string(), &mut command, &log)?);
+        let application =
+            self.application.insert(Process::spawn(&self.kind.to_string(), &mut command, &log)?);
         let client = reqwest::Client::new();
         loop {
             let request = if self.kind == Kind::Hello {
@@ -174,9 +175,8 @@ impl Contender {
 
     /// For an error's message.
     pub fn log_tail(&self) -> String {
-        let tails = self.processes().into_iter().map(|(name, process)| {
-            format!("{name}: {}", process.log_tail())
-        });
+        let tails =
+            self.processes().into_iter().map(|(name, process)| format!("{name}: {}", process.log_tail()));
         tails.collect::<Vec<_>>().join("\n")
     }
 
@@ -194,9 +194,8 @@ impl Contender {
         Ok(Some(match self.kind {
             Kind::System | Kind::Spin => {
                 let mut command = up(self.kind, &root.join("spin.toml"), listen, platform)?;
-                let (credentials, rest) = self.database_url["postgres://".len()..]
-                    .split_once('@')
-                    .context("a URL with a user")?;
+                let (credentials, rest) =
+                    self.database_url["postgres://".len()..].split_once('@').context("a URL with a user")?;
                 let (user, password) = credentials.split_once(':').context("a user with a password")?;
                 let (postgres, database) = rest.split_once('/').context("a URL with a database")?;
                 for (name, value) in [
@@ -298,12 +297,13 @@ fn program(name: &str) -> Result<PathBuf> {
 }
 
 fn up(kind: Kind, manifest: &Path, listen: &str, platform: &Platform) -> Result<Command> {
-    let mut command = match kind {
-        Kind::Spin => Command::new("spin"),
-        _ => Command::new(program("minispin")?),
-    };
+    let mut command = Command::new(if kind == Kind::Spin { "spin".into() } else { program("minispin")? });
     command.arg("up").arg("--from").arg(manifest).args(["--listen", listen]);
     command.arg("--log-dir").arg(platform.dir.join("component-logs"));
+    if kind != Kind::Spin {
+        // Empty when a run begins, so that its first start shows what compiling costs.
+        command.arg("--cache-dir").arg(platform.dir.join("compiled-code"));
+    }
     Ok(command)
 }
 

@@ -131,17 +131,8 @@ async fn ask(client: &Client, statement: &Statement, operation: Operation, numbe
         }
         Operation::List | Operation::ListCached => {
             let (limit, offset) = (20_i64, i64::from(number % 111));
-            let parameters: [&(dyn ToSql + Sync); 9] = [
-                &no_text,
-                &None::<i16>,
-                &no_text,
-                &no_text,
-                &no_text,
-                &no_text,
-                &no_id,
-                &limit,
-                &offset,
-            ];
+            let parameters: [&(dyn ToSql + Sync); 9] =
+                [&no_text, &None::<i16>, &no_text, &no_text, &no_text, &no_text, &no_id, &limit, &offset];
             client.query_one(statement, &parameters).await?;
         }
         Operation::Get | Operation::GetCached | Operation::Hello => {

@@ -144,7 +144,10 @@ pub async fn sample(
         from_request: p50_and_p99(from_request),
     };
     let [p50, p99] = sample.from_response;
-    say("", format_args!("{rate} writes/s: response to record p50 {p50:.1} ms, p99 {p99:.1} ms, {errors} errors"));
+    say(
+        "",
+        format_args!("{rate} writes/s: response to record p50 {p50:.1} ms, p99 {p99:.1} ms, {errors} errors"),
+    );
     Ok(sample)
 }
 

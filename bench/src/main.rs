@@ -127,9 +127,9 @@ async fn run(Cli { options, part }: Cli) -> Result<()> {
         results.save()?;
     }
     platform.stop().await?;
-    //tables::print(&results);
+    tables::print(&results);
     if part.is_none() {
-        //chart::write(&results)?;
+        chart::write(&results)?;
     }
     Ok(())
 }

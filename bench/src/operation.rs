@@ -40,10 +40,6 @@ impl Operation {
         }
     }
 
-    pub fn writes(self) -> bool {
-        matches!(self, Operation::Create | Operation::Update)
-    }
-
     /// As `load.lua` knows it.
     pub fn id(self) -> &'static str {
         match self {
@@ -79,9 +75,9 @@ pub fn task_id(number: u32) -> String {
 
 /// Asks once, and holds the answer to what it must be: the load itself sees only statuses.
 pub async fn probe(contender: &Contender, operation: Operation) -> Result<()> {
-    ask(contender, operation).await.with_context(|| {
-        format!("{}: wrong answer to {operation}\n{}", contender.kind, contender.log_tail())
-    })
+    ask(contender, operation)
+        .await
+        .with_context(|| format!("{}: wrong answer to {operation}\n{}", contender.kind, contender.log_tail()))
 }
 
 async fn ask(contender: &Contender, operation: Operation) -> Result<()> {

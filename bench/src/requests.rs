@@ -169,9 +169,12 @@ pub async fn sample(
         cpu_us,
     };
     let Sample { per_s, p50_ms, p99_ms, errors, .. } = &sample;
-    say("", format_args!(
-        "{operation}, {clients} clients: {per_s:.0}/s, p50 {p50_ms:.2} ms, p99 {p99_ms:.2} ms, {errors} errors"
-    ));
+    say(
+        "",
+        format_args!(
+            "{operation}, {clients} clients: {per_s:.0}/s, p50 {p50_ms:.2} ms, p99 {p99_ms:.2} ms, {errors} errors"
+        ),
+    );
     Ok(sample)
 }
 

@@ -27,7 +27,8 @@ pub struct Results {
 impl Results {
     pub fn new(options: &Options) -> Result<Results> {
         let wasm = repository::root().join("target/wasm32-wasip2/guest/task_api.wasm");
-        let wasm = fs::metadata(wasm).context("looking at the component: run this with `cargo xtask bench`")?;
+        let wasm =
+            fs::metadata(wasm).context("looking at the component: run this with `cargo xtask bench`")?;
         Ok(Results {
             quick: options.quick,
             rounds: options.rounds(),

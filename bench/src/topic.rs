@@ -28,7 +28,8 @@ pub async fn partition(bootstrap: &str, topic: &str, partition: i32) -> Result<P
 pub async fn records(partitions: &[PartitionClient]) -> Result<i64> {
     let mut records = 0;
     for partition in partitions {
-        records += partition.get_offset(OffsetAt::Latest).await? - partition.get_offset(OffsetAt::Earliest).await?;
+        records +=
+            partition.get_offset(OffsetAt::Latest).await? - partition.get_offset(OffsetAt::Earliest).await?;
     }
     Ok(records)
 }
@@ -65,7 +66,11 @@ impl Consumer {
     }
 }
 
-async fn fetch(client: PartitionClient, mut offset: i64, seen: Arc<Mutex<HashMap<String, Instant>>>) -> Result<()> {
+async fn fetch(
+    client: PartitionClient,
+    mut offset: i64,
+    seen: Arc<Mutex<HashMap<String, Instant>>>,
+) -> Result<()> {
     loop {
         let (records, _) = client.fetch_records(offset, 1..FETCH_BYTES_MAX, FETCH_WAIT_MS).await?;
         let now = Instant::now();

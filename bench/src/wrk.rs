@@ -43,13 +43,7 @@ pub struct Outcome {
 }
 
 impl Outcome {
-    pub fn without_errors(
-        requests: u64,
-        duration_us: f64,
-        p50_us: f64,
-        p99_us: f64,
-        max_us: f64,
-    ) -> Outcome {
+    pub fn without_errors(requests: u64, duration_us: f64, p50_us: f64, p99_us: f64, max_us: f64) -> Outcome {
         let (connect, read, write, status, timeout) = (0, 0, 0, 0, 0);
         Outcome { requests, duration_us, p50_us, p99_us, max_us, connect, read, write, status, timeout }
     }

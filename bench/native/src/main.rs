@@ -149,8 +149,7 @@ fn linked(next: &str, list: String) -> Answer {
 }
 
 fn json(document: String) -> Response {
-    let headers =
-        [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "private, no-cache")];
+    let headers = [(header::CONTENT_TYPE, "application/json"), (header::CACHE_CONTROL, "private, no-cache")];
     (headers, Body::from(document)).into_response()
 }
 

@@ -132,17 +132,8 @@ impl Store {
         let connection = self.pool.get().await?;
         let statement = connection.prepare_cached(&self.list_tasks).await?;
         let nothing = None::<&str>;
-        let parameters: [&(dyn ToSql + Sync); 9] = [
-            &nothing,
-            &None::<i16>,
-            &nothing,
-            &nothing,
-            &nothing,
-            &nothing,
-            &None::<Uuid>,
-            &limit,
-            &offset,
-        ];
+        let parameters: [&(dyn ToSql + Sync); 9] =
+            [&nothing, &None::<i16>, &nothing, &nothing, &nothing, &nothing, &None::<Uuid>, &limit, &offset];
         let row = connection.query_one(&statement, &parameters).await?;
         let (key, id): (Option<String>, Option<String>) = (row.get("last_key"), row.get("last_id"));
         Ok(Page { list: row.get("list"), last: key.zip(id) })
