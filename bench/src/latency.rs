@@ -126,7 +126,8 @@ pub async fn sample(
 
     let good: Vec<_> =
         written.into_iter().filter_map(|(id, due, answered)| Some((id.ok()?, due, answered))).collect();
-    let seen = consumer.wait_for(good.len(), SEEN_LIMIT).await;
+    let tasks: Vec<&str> = good.iter().map(|(id, ..)| id.as_str()).collect();
+    let seen = consumer.wait_for(&tasks, SEEN_LIMIT).await;
     let (mut from_response, mut from_request) = (Vec::new(), Vec::new());
     for (id, due, answered) in &good {
         if let Some(seen) = seen.get(id) {

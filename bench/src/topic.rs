@@ -53,12 +53,13 @@ impl Consumer {
         Ok(Consumer { seen, _fetching: fetching })
     }
 
-    /// When each of the tasks was seen, those that came within `limit`.
-    pub async fn wait_for(&self, count: usize, limit: Duration) -> HashMap<String, Instant> {
+    /// When each record was seen, as soon as these tasks' are or `limit` is over. Records of other writes,
+    /// such as those of a warm-up, may be among them.
+    pub async fn wait_for(&self, tasks: &[&str], limit: Duration) -> HashMap<String, Instant> {
         let deadline = Instant::now() + limit;
         loop {
             let seen = self.seen.lock().expect("no panic while holding the map").clone();
-            if seen.len() >= count || Instant::now() > deadline {
+            if tasks.iter().all(|task| seen.contains_key(*task)) || Instant::now() > deadline {
                 return seen;
             }
             sleep(POLL_INTERVAL).await;
