@@ -27,6 +27,8 @@ use crate::topic::Consumer;
 
 const RATES_PER_S: [u32; 3] = [10, 100, 1_000];
 const SECONDS: u32 = 10;
+const SECONDS_QUICK: u32 = 5;
+const ROUNDS_MAX: u32 = 2;
 /// Writes past it are not sent but counted: a contender that cannot keep up must not take the machine with it.
 const IN_FLIGHT_MAX: usize = 512;
 const SEEN_LIMIT: Duration = Duration::from_secs(30);
@@ -57,13 +59,15 @@ pub struct Figure {
 
 pub async fn measure(platform: &mut Platform, options: &Options) -> Result<Vec<Figure>> {
     let mut samples: BTreeMap<(u32, Kind), Vec<Sample>> = BTreeMap::new();
-    for round in 1..=options.rounds() {
+    let rounds = options.rounds().min(ROUNDS_MAX);
+    let seconds = if options.quick { SECONDS_QUICK } else { SECONDS };
+    for round in 1..=rounds {
         for kind in Kind::servers() {
-            say("Measuring", format_args!("{kind} to Kafka, round {round} of {}", options.rounds()));
+            say("Measuring", format_args!("{kind} to Kafka, round {round} of {rounds}"));
             let contender = Contender::start(platform, kind, SETUP).await?;
             probe(&contender, Operation::Create).await?;
             for rate in RATES_PER_S {
-                let sample = sample(platform, &contender, SETUP, rate, SECONDS).await?;
+                let sample = sample(platform, &contender, SETUP, rate, seconds).await?;
                 samples.entry((rate, kind)).or_default().push(sample);
             }
             contender.stop(platform).await?;

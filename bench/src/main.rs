@@ -53,9 +53,9 @@ struct Options {
     /// How often each contender gets its turn [default: 3; quick: 2]
     #[arg(long, global = true, value_name = "COUNT")]
     rounds: Option<u32>,
-    /// Of each measurement [default: 4; quick: 3]
-    #[arg(long, global = true, value_name = "SECONDS")]
-    seconds: Option<u32>,
+    /// Of each measurement
+    #[arg(long, global = true, default_value_t = 3)]
+    seconds: u32,
     /// Measured with these numbers of clients [default: 1,16,32,128,512; quick: 32, and 512 for create]
     #[arg(long, global = true, value_name = "COUNTS", value_delimiter = ',')]
     clients: Vec<u32>,
@@ -83,7 +83,7 @@ impl Options {
     }
 
     fn seconds(&self) -> u32 {
-        self.seconds.unwrap_or(if self.quick { 3 } else { 4 }).max(1)
+        self.seconds.max(1)
     }
 }
 
