@@ -1,23 +1,31 @@
-//! `cargo xtask bench`: figures, printed and judged as ratios by who reads them; nothing here fails a build.
+//! `cargo xtask bench`: builds everything that is measured, then the program in `bench/` measures it.
 
-mod lists; // a page of a list, however many tasks there are
-mod outbox; // a pass of the sweep, however many events went through
-
+use std::ffi::OsString;
 use std::process::ExitCode;
 
-use anyhow::Result;
+use anyhow::{Context, Result};
+use tokio::process::Command;
+use xtask::services::{KafkaVersion, fetch_all};
 
-#[derive(clap::Subcommand)]
-pub(crate) enum Options {
-    /// The statement of a page with 1,000 and with 1,000,000 tasks: first and last page in each order, each filter
-    Lists(lists::Options),
-    /// The sweep's page and the removal while 1,000,000 events go through the outbox, and what could slow them down
-    Outbox(outbox::Options),
+use crate::cargo::{build_application, build_component, cargo, program};
+
+#[derive(clap::Args)]
+#[command(disable_help_flag = true)]
+pub(crate) struct Options {
+    /// For the benchmark; `--help` lists them
+    #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+    arguments: Vec<OsString>,
 }
 
 pub(crate) async fn run(options: Options) -> Result<ExitCode> {
-    match options {
-        Options::Lists(options) => lists::run(options).await,
-        Options::Outbox(options) => outbox::run(options).await,
-    }
+    build_application().await?;
+    build_component("bench-hello").await?;
+    // Of the whole workspace, as in `up`.
+    let programs = ["bench", "bench-native", "kafka-sidecar", "minispin"];
+    let programs = programs.into_iter().flat_map(|name| ["--bin", name]);
+    cargo(["build", "--workspace", "--release"].into_iter().chain(programs)).await?;
+    fetch_all(&[KafkaVersion::V4_4]).await?;
+    let mut bench = Command::new(program("bench"));
+    let status = bench.args(options.arguments).kill_on_drop(true).status().await.context("starting bench")?;
+    Ok(if status.success() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

@@ -4,7 +4,7 @@
 //! and pause. Nothing that was started here outlives the process that started it, however that process ends.
 
 pub mod repository; // where things are, and who may reach them
-mod once; // what is fetched once
+pub mod once; // what is fetched once
 pub mod services; // what is started from what was fetched
 pub mod tools; // what checks the documents
 pub mod progress; // what the person in front of it sees

@@ -23,8 +23,7 @@ enum Task {
     Test(test::Options),
     /// Bend what the component and the sidecar parse until it breaks, for a bounded time; wants nightly Rust
     Fuzz(fuzz::Options),
-    /// Measure, and print a table
-    #[command(subcommand)]
+    /// Measure beside others, print tables and draw a chart; `bench --help` says what and how
     Bench(bench::Options),
 }
 

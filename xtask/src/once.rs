@@ -12,12 +12,7 @@ use crate::progress::say;
 use crate::repository;
 
 /// Fills `target` unless it is there already. `name` is its own among its neighbours; `title` is for those who wait.
-pub(crate) fn filled(
-    target: &Path,
-    name: &str,
-    title: &str,
-    fill: impl FnOnce(&Path) -> Result<()>,
-) -> Result<()> {
+pub fn filled(target: &Path, name: &str, title: &str, fill: impl FnOnce(&Path) -> Result<()>) -> Result<()> {
     if target.is_dir() {
         return Ok(());
     }

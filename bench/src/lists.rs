@@ -1,4 +1,5 @@
-use std::process::ExitCode;
+//! The statement of a page, however many tasks there are.
+
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -13,7 +14,7 @@ const PAGE_ROWS: i64 = 20;
 const REPETITIONS: usize = 41;
 
 #[derive(clap::Args)]
-pub(crate) struct Options {
+pub struct Options {
     /// Tasks of the large table
     #[arg(long, default_value_t = 1_000_000)]
     tasks: i32,
@@ -67,7 +68,7 @@ const fn order(
     Order { name, key, key_text, key_type, ascending }
 }
 
-pub(crate) async fn run(options: Options) -> Result<ExitCode> {
+pub async fn run(options: Options) -> Result<()> {
     let dir = repository::data_dir()?.join("bench/lists");
     let _ = std::fs::remove_dir_all(&dir);
     let postgres = Postgres::start(&dir, None).await?;
@@ -94,7 +95,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
         explain(&client).await?;
     }
     postgres.stop().await?;
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 /// In the order of their numbers, which refinery applies them in.

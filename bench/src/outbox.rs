@@ -4,7 +4,6 @@
 //! What could slow them down are dead rows, which autovacuum removes in its own time, and not at all as long as
 //! another session keeps an old snapshot. So each case goes through the same with one thing changed.
 
-use std::process::ExitCode;
 use std::time::Instant;
 
 use anyhow::{Context, Result};
@@ -26,7 +25,7 @@ const REPETITIONS: usize = 15;
 const LOOKS: i32 = 5;
 
 #[derive(clap::Args)]
-pub(crate) struct Options {
+pub struct Options {
     /// Events that go through the outbox in each case
     #[arg(long, default_value_t = 1_000_000)]
     events: i32,
@@ -97,7 +96,7 @@ struct Look {
     vacuums: i64,
 }
 
-pub(crate) async fn run(options: Options) -> Result<ExitCode> {
+pub async fn run(options: Options) -> Result<()> {
     println!(
         "| case | events | page, empty: first | median | from a bound | page of {PAGE_ROWS} | its removal \
          | dead rows | table, MiB | primary key, MiB | vacuums |\n\
@@ -108,7 +107,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
             pass(case, &options).await?;
         }
     }
-    Ok(ExitCode::SUCCESS)
+    Ok(())
 }
 
 async fn pass(case: &Case, options: &Options) -> Result<()> {
