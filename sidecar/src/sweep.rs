@@ -17,14 +17,14 @@ use uuid::{Builder, Uuid};
 
 use crate::health::Health;
 use crate::lanes::Lanes;
-use crate::offered::{Companion, Offered};
-use crate::outbox::Outbox;
+use crate::offered::{Companion, Offered, event_bytes};
+use crate::outbox::{Outbox, Unpublished};
 
 const PAGE_ROWS_MAX: u32 = 256;
 
-/// Swept events in the lanes at once. It bounds the sweep's memory, and keeps a long backlog from
-/// standing in front of new events.
-const IN_LANE_MAX: usize = PAGE_ROWS_MAX as usize;
+/// Bytes of swept events in a lane at once: one batch that is under way and one that is next, by default. It bounds
+/// the sweep's memory, and keeps a long backlog from standing in front of new events.
+const IN_LANE_BYTES_MAX: u32 = 1024 * 1024;
 
 /// How long the sweep waits for a place in a lane. Past it the lane's rows are left for the next pass,
 /// so that a partition that takes nothing holds up nobody else's events.
@@ -74,7 +74,8 @@ impl Sweep {
     }
 
     async fn run_forever(&self) {
-        let places: Vec<_> = (0..self.lanes.count()).map(|_| Arc::new(Semaphore::new(IN_LANE_MAX))).collect();
+        let places: Vec<_> =
+            (0..self.lanes.count()).map(|_| Arc::new(Semaphore::new(IN_LANE_BYTES_MAX as usize))).collect();
         let whole_pass_interval = self.interval * WHOLE_PASS_INTERVALS;
         let mut after = Uuid::nil();
         let mut whole_at = Instant::now();
@@ -104,38 +105,58 @@ impl Sweep {
         }
     }
 
-    /// Goes through the outbox once, from the oldest row after `after` to the newest.
-    async fn pass(&self, places: &[Arc<Semaphore>], mut after: Uuid) -> anyhow::Result<Swept> {
-        let mut rows = 0;
-        let mut oldest = None;
+    /// Goes through the outbox once, from the oldest row after `after` to the newest. While the rows of a page are
+    /// offered the next page is being read.
+    async fn pass(&self, places: &[Arc<Semaphore>], after: Uuid) -> anyhow::Result<Swept> {
+        let mut swept = Swept::default();
         let mut stuck = HashSet::new();
+        let mut page = self.outbox.page(after, PAGE_ROWS_MAX).await?;
         loop {
-            let page = self.outbox.page(after, PAGE_ROWS_MAX).await?;
-            let is_last = page.len() < PAGE_ROWS_MAX as usize;
-            rows += page.len();
-            oldest = oldest.or(page.first().map(|row| row.event.id));
-            for row in page {
-                after = row.event.id;
-                let lane = self.lanes.of_task(row.event.task_id);
-                if stuck.contains(&lane) {
-                    continue;
+            swept.rows += page.len();
+            swept.oldest = swept.oldest.or(page.first().map(|row| row.event.id));
+            let last = page.last().filter(|_| page.len() == PAGE_ROWS_MAX as usize).map(|last| last.event.id);
+            let next = async {
+                match last {
+                    Some(last) => self.outbox.page(last, PAGE_ROWS_MAX).await.map(Some),
+                    None => Ok(None),
                 }
-                let place = Arc::clone(&places[lane as usize]).acquire_owned();
-                let Ok(place) = tokio::time::timeout(PLACE_WAIT, place).await else {
-                    stuck.insert(lane);
-                    continue;
-                };
-                let companion = Companion { hold: Some(place?), receipt: None };
-                self.lanes.offer(Offered { event: row.event, oldest: row.oldest, companion });
-            }
-            if is_last || stuck.len() == places.len() {
-                return Ok(Swept { rows, oldest });
+            };
+            let (next, offered) = tokio::join!(next, self.offer(page, places, &mut stuck));
+            offered?;
+            match next? {
+                Some(next) if stuck.len() < places.len() => page = next,
+                _ => return Ok(swept),
             }
         }
+    }
+
+    /// Offers rows to their lanes, but for those that are `stuck`, or turn out to be.
+    async fn offer(
+        &self,
+        page: Vec<Unpublished>,
+        places: &[Arc<Semaphore>],
+        stuck: &mut HashSet<u32>,
+    ) -> anyhow::Result<()> {
+        for Unpublished { event, oldest } in page {
+            let lane = self.lanes.of_task(event.task_id);
+            if stuck.contains(&lane) {
+                continue;
+            }
+            let bytes = u32::try_from(event_bytes(&event)).unwrap_or(u32::MAX).min(IN_LANE_BYTES_MAX);
+            let place = Arc::clone(&places[lane as usize]).acquire_many_owned(bytes);
+            let Ok(place) = tokio::time::timeout(PLACE_WAIT, place).await else {
+                stuck.insert(lane);
+                continue;
+            };
+            let companion = Companion { hold: Some(place?), receipt: None };
+            self.lanes.offer(Offered { event, oldest, companion });
+        }
+        Ok(())
     }
 }
 
 /// What a pass came by.
+#[derive(Default)]
 struct Swept {
     rows: usize,
     oldest: Option<Uuid>,
