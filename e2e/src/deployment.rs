@@ -178,6 +178,15 @@ impl Deployment {
         Ok(other)
     }
 
+    pub fn sidecar_port(&self) -> u16 {
+        self.sidecar_port.number()
+    }
+
+    /// Where this deployment's processes write their logs.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The sidecar's own HTTP interface.
     pub fn sidecar_api(&self) -> Result<Api> {
         Api::new(format!("http://127.0.0.1:{}", self.sidecar_port.number()))
@@ -216,6 +225,11 @@ impl Deployment {
     pub async fn stop_application(&mut self) -> Result<ExitStatus> {
         let application = self.application.take().context("the application runs")?;
         application.stop(Signal::TERM, LIMIT).await
+    }
+
+    /// SIGKILL.
+    pub async fn kill_application(&mut self) -> Result<()> {
+        self.application.take().context("the application runs")?.kill().await
     }
 
     /// What the component logged.

@@ -5,6 +5,7 @@ mod deployment;
 mod api;
 mod topic;
 mod wait;
+pub mod chaos; // all of it, under faults
 
 pub use api::{Answer, Api, answer};
 pub use deployment::{Deployment, Services, directory, kafka_version};

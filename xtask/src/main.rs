@@ -8,6 +8,7 @@ mod cargo; // what is compiled
 mod up; // everything, until Ctrl-C
 mod consume; // what `up` put on the topic
 mod test; // everything, checked
+mod chaos; // everything, broken and healed
 mod bench; // how fast it is
 
 /// Runs, watches and tests the task API.
@@ -20,6 +21,8 @@ enum Task {
     Consume(consume::Options),
     /// Format, lints, unit tests, and the end-to-end tests on real services
     Test(test::Options),
+    /// Break services and programs at random moments while clients write, and check that nothing is lost
+    Chaos(chaos::Options),
     /// Measure, and print a table
     #[command(subcommand)]
     Bench(bench::Options),
@@ -31,6 +34,7 @@ async fn main() -> ExitCode {
         Task::Up(options) => up::run(options).await,
         Task::Consume(options) => consume::run(options).await,
         Task::Test(options) => test::run(options).await,
+        Task::Chaos(options) => chaos::run(options).await,
         Task::Bench(options) => bench::run(options).await,
     };
     done.unwrap_or_else(|error| {
