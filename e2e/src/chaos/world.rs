@@ -54,7 +54,6 @@ pub struct World {
     pub api: Api,
     pub topic: String,
     pub bootstrap: String,
-    pub directory: PathBuf,
 }
 
 /// The proxies.
@@ -113,7 +112,6 @@ impl World {
             ways,
             disk,
             bootstrap,
-            directory,
         };
         for number in 0..2 {
             world.start_sidecar(number, &mut *world.sidecars[number].lock().await)?;

@@ -14,6 +14,7 @@ mod interleavings; // of readers and writers
 mod faults; // a part is down or hung
 mod order; // versions and gaps
 mod takeover; // a sidecar dies, or has a second one beside it
+mod chaos; // all of it, under faults
 mod ingest; // the sidecar's own interface
 mod clients; // many at once
 mod documents; // what the API says of itself
