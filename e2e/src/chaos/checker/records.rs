@@ -59,7 +59,7 @@ impl Checker {
                     run.is_recent &= first == self.round;
                 }
             } else {
-                self.first_occurrence(event, &record, excuses);
+                self.first_occurrence(&event, &record, excuses);
             }
         }
         self.judge_duplicates(&again, excuses);
@@ -79,7 +79,7 @@ impl Checker {
         Some(round)
     }
 
-    fn first_occurrence(&mut self, event: Event, record: &TopicRecord, excuses: &Excuses) {
+    fn first_occurrence(&mut self, event: &Event, record: &TopicRecord, excuses: &Excuses) {
         let task = self.tasks.entry(event.task.clone()).or_default();
         if task.events.is_empty() {
             task.partition = record.partition;
@@ -111,7 +111,7 @@ impl Checker {
         if is_deleted {
             self.violation(Violation::Phantom, format!("comes after the task's end: {record:?}"));
         }
-        self.compare_with_write(&event, &before, record, excuses);
+        self.compare_with_write(event, &before, record, excuses);
     }
 
     /// The event against the write whose title it carries.
@@ -145,7 +145,7 @@ impl Checker {
             for Run { next_offset, length, is_recent } in runs {
                 match left.next() {
                     Some(reason) if *is_recent => {
-                        *self.totals.duplicates.entry(reason).or_default() += length
+                        *self.totals.duplicates.entry(reason).or_default() += length;
                     }
                     _ => {
                         let from = next_offset - *length as i64;

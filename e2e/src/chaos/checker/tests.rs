@@ -129,7 +129,7 @@ fn a_lost_event_is_found() {
 #[test]
 fn a_task_that_only_the_database_has_is_found() {
     let more = |evidence: &mut Evidence, _| {
-        evidence.tasks.push(state("01938a4e-9acc-77c8-b90a-92a109b260cd", 1, "x"))
+        evidence.tasks.push(state("01938a4e-9acc-77c8-b90a-92a109b260cd", 1, "x"));
     };
     assert_eq!(found(more), [Violation::Lost]);
 }
