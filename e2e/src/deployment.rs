@@ -194,6 +194,15 @@ impl Deployment {
         Ok(other)
     }
 
+    pub fn sidecar_port(&self) -> u16 {
+        self.sidecar_port.number()
+    }
+
+    /// Where this deployment's processes write their logs.
+    pub fn directory(&self) -> &Path {
+        &self.directory
+    }
+
     /// The sidecar's own HTTP interface.
     pub fn sidecar_api(&self) -> Result<Api> {
         Api::new(format!("http://127.0.0.1:{}", self.sidecar_port.number()))

@@ -6,6 +6,7 @@ mod api;
 mod topic;
 mod told;
 mod wait;
+pub mod chaos; // all of it, under faults
 
 pub use api::{Answer, Api, answer};
 pub use deployment::{Deployment, Services, directory, kafka_version};

@@ -9,6 +9,7 @@ mod up; // everything, until Ctrl-C
 mod consume; // what `up` put on the topic
 mod test; // everything, checked
 mod fuzz; // what strangers send
+mod chaos; // everything, broken and healed
 mod bench; // how fast it is
 
 /// Runs, watches and tests the task API.
@@ -23,6 +24,8 @@ enum Task {
     Test(test::Options),
     /// Bend what the component and the sidecar parse until it breaks, for a bounded time; wants nightly Rust
     Fuzz(fuzz::Options),
+    /// Break services and programs at random moments while clients write, and check that nothing is lost
+    Chaos(chaos::Options),
     /// Measure beside others, print tables and draw a chart; `bench --help` says what and how
     Bench(bench::Options),
 }
@@ -34,6 +37,7 @@ async fn main() -> ExitCode {
         Task::Consume(options) => consume::run(options).await,
         Task::Test(options) => test::run(options).await,
         Task::Fuzz(options) => fuzz::run(options).await,
+        Task::Chaos(options) => chaos::run(options).await,
         Task::Bench(options) => bench::run(options).await,
     };
     done.unwrap_or_else(|error| {

@@ -20,6 +20,7 @@ mod verify; // topic against database
 mod standbys; // or four of them
 mod positions; // what the sidecar knew of the topic is no longer so
 mod restore; // the database is of another time
+mod chaos; // all of it, under faults
 mod ingest; // the sidecar's own interface
 mod clients; // many at once
 mod documents; // what the API says of itself

@@ -38,11 +38,33 @@ pub struct Kafka {
     zookeeper: Option<Service>,
     /// KRaft's second listener; held so that nobody else chooses it.
     _controller: Option<Port>,
+    proxied: Option<Proxied>,
+}
+
+/// One more listener, which tells its clients another port than its own: that of a proxy in front of it.
+struct Proxied {
+    port: Port,
+    advertised: u16,
 }
 
 impl Kafka {
     /// Keeps its data in `dir`, which must lie in `repository::data_dir()`. `None`: a free port.
     pub async fn start(version: KafkaVersion, dir: &Path, port: Option<u16>) -> Result<Kafka> {
+        Kafka::start_with(version, dir, port, None).await
+    }
+
+    /// On free ports, and with a second listener for the proxy that clients find at the port `proxy`.
+    pub async fn start_behind(proxy: u16, version: KafkaVersion, dir: &Path) -> Result<Kafka> {
+        let proxied = Proxied { port: Port::free()?, advertised: proxy };
+        Kafka::start_with(version, dir, None, Some(proxied)).await
+    }
+
+    async fn start_with(
+        version: KafkaVersion,
+        dir: &Path,
+        port: Option<u16>,
+        proxied: Option<Proxied>,
+    ) -> Result<Kafka> {
         let class_path = format!("{}/jars/*", fetched(version.set()).await?.display());
         repository::create_dir(dir)?;
         let java = |heap: &str| {
@@ -54,7 +76,8 @@ impl Kafka {
             KafkaVersion::V4_4 => {
                 let controller = Port::free()?;
                 let configuration = dir.join("server.properties");
-                let write = |port| write(&configuration, &kraft(dir, port, controller.number()));
+                let write =
+                    |port| write(&configuration, &kraft(dir, port, controller.number(), proxied.as_ref()));
                 if !dir.join("data/meta.properties").is_file() {
                     write(port.unwrap_or(1))?; // formatting wants a port and does not use it
                     format(java(HEAP), &configuration).await?;
@@ -68,7 +91,7 @@ impl Kafka {
                     Ok(broker(command, dir, port))
                 };
                 let broker = Service::start(port, dir, recipe).await?;
-                Ok(Kafka { broker, zookeeper: None, _controller: Some(controller) })
+                Ok(Kafka { broker, zookeeper: None, _controller: Some(controller), proxied })
             }
             KafkaVersion::V3_0 => {
                 let recipe = |port: u16| {
@@ -89,13 +112,13 @@ impl Kafka {
                 let zookeeper = Service::start(None, dir, recipe).await?;
                 let recipe = |port: u16| {
                     let configuration = dir.join("server.properties");
-                    write(&configuration, &with_zookeeper(dir, port, zookeeper.port()))?;
+                    write(&configuration, &with_zookeeper(dir, port, zookeeper.port(), proxied.as_ref()))?;
                     let mut command = java(HEAP);
                     command.arg("kafka.Kafka").arg(&configuration);
                     Ok(broker(command, dir, port))
                 };
                 let broker = Service::start(port, dir, recipe).await?;
-                Ok(Kafka { broker, zookeeper: Some(zookeeper), _controller: None })
+                Ok(Kafka { broker, zookeeper: Some(zookeeper), _controller: None, proxied })
             }
         }
     }
@@ -103,6 +126,11 @@ impl Kafka {
     /// `host:port`, as clients want it.
     pub fn bootstrap(&self) -> String {
         format!("127.0.0.1:{}", self.port())
+    }
+
+    /// Where the proxy of `start_behind` has to lead to.
+    pub fn proxied_port(&self) -> Option<u16> {
+        self.proxied.as_ref().map(|proxied| proxied.port.number())
     }
 
     /// The broker first, then ZooKeeper if there is one.
@@ -203,31 +231,46 @@ fn write(path: &Path, properties: &str) -> Result<()> {
     fs::write(path, properties).with_context(|| format!("writing {}", path.display()))
 }
 
-fn kraft(dir: &Path, port: u16, controller: u16) -> String {
+fn kraft(dir: &Path, port: u16, controller: u16, proxied: Option<&Proxied>) -> String {
+    let (bound, advertised) = listeners(port, proxied);
     format!(
         "process.roles=broker,controller\n\
          node.id=1\n\
          controller.quorum.voters=1@127.0.0.1:{controller}\n\
          controller.listener.names=CONTROLLER\n\
-         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
-         listeners=PLAINTEXT://127.0.0.1:{port},CONTROLLER://127.0.0.1:{controller}\n\
-         advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT,CONTROLLER:PLAINTEXT\n\
+         listeners={bound},CONTROLLER://127.0.0.1:{controller}\n\
+         advertised.listeners={advertised}\n\
          {}",
         common(dir)
     )
 }
 
-fn with_zookeeper(dir: &Path, port: u16, zookeeper: u16) -> String {
+fn with_zookeeper(dir: &Path, port: u16, zookeeper: u16, proxied: Option<&Proxied>) -> String {
+    let (bound, advertised) = listeners(port, proxied);
     format!(
         "broker.id=1\n\
          zookeeper.connect=127.0.0.1:{zookeeper}\n\
          zookeeper.connection.timeout.ms=18000\n\
          zookeeper.session.timeout.ms=4000\n\
-         listeners=PLAINTEXT://127.0.0.1:{port}\n\
-         advertised.listeners=PLAINTEXT://127.0.0.1:{port}\n\
+         listener.security.protocol.map=PLAINTEXT:PLAINTEXT,PROXIED:PLAINTEXT\n\
+         listeners={bound}\n\
+         advertised.listeners={advertised}\n\
          {}",
         common(dir)
     )
+}
+
+/// Where the broker listens, and what it tells its clients of that.
+fn listeners(port: u16, proxied: Option<&Proxied>) -> (String, String) {
+    let own = format!("PLAINTEXT://127.0.0.1:{port}");
+    match proxied {
+        None => (own.clone(), own),
+        Some(Proxied { port, advertised }) => (
+            format!("{own},PROXIED://127.0.0.1:{}", port.number()),
+            format!("{own},PROXIED://127.0.0.1:{advertised}"),
+        ),
+    }
 }
 
 /// One broker: no copies; and groups form at once, for nobody else is coming.

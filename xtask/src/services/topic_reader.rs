@@ -88,6 +88,13 @@ impl TopicReader {
         self.look(<[_]>::to_vec)
     }
 
+    /// What was read since this was called before, for who reads a long topic and keeps what he needs of it.
+    pub fn take(&self) -> Result<Vec<TopicRecord>> {
+        let mut output = self.output.lock().unwrap_or_else(PoisonError::into_inner);
+        output.read_on()?;
+        Ok(mem::take(&mut output.records))
+    }
+
     /// All that was read, once that is `enough`. The error after `limit` shows what there was.
     pub async fn wait_for(
         &self,
