@@ -121,7 +121,8 @@ async fn drain(platform: &mut Platform, events: i32, partitions: i32) -> Result<
     Ok(Drained { per_s: f64::from(events) / elapsed_s, peak_mib, cpu_us: cpu_us.collect() })
 }
 
-async fn plain_loop(platform: &mut Platform, events: i32, partitions: i32) -> Result<f64> {
+/// So many records in batches of the sidecar's size, a request under way for each partition; records/s.
+pub async fn plain_loop(platform: &mut Platform, events: i32, partitions: i32) -> Result<f64> {
     let name = platform.name("plain");
     platform.create_topic(&name, partitions).await?;
     let batch: Arc<Vec<Record>> = Arc::new((0..BATCH_EVENTS).map(|_| record()).collect());

@@ -25,6 +25,7 @@ mod requests; // requests/s, p50, p99
 mod latency; // from the commit to Kafka
 mod topic; // what a consumer sees
 mod backlog; // what a million events take
+mod overload; // when Kafka takes none
 mod startup; // until the first 201
 mod growth; // ten times more
 mod lists; // a page of a list, however many tasks there are
@@ -41,7 +42,7 @@ mod svg; // how a picture is drawn
 struct Cli {
     #[command(flatten)]
     options: Options,
-    /// One part alone; none: all but `lists` and `outbox`
+    /// One part alone; none: all but `overload`, `lists` and `outbox`
     #[command(subcommand)]
     part: Option<Part>,
 }
@@ -70,6 +71,8 @@ enum Part {
     Latency,
     /// Draining a backlog of events, beside a plain loop of the same Kafka client
     Backlog,
+    /// Clients write while Kafka is down, and it comes back
+    Overload(overload::Options),
     /// From a process's start to its first 201
     Start,
     /// Ten times more tasks, clients, partitions
@@ -103,6 +106,7 @@ async fn main() -> ExitCode {
 
 async fn run(Cli { options, part }: Cli) -> Result<()> {
     match part {
+        Some(Part::Overload(options)) => return overload::run(options).await,
         Some(Part::Lists(options)) => return lists::run(options).await,
         Some(Part::Outbox(options)) => return outbox::run(options).await,
         _ => {}

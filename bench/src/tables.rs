@@ -26,7 +26,7 @@ pub fn print(results: &Results) {
     growth(results);
 }
 
-/// The ratios that issue 6 asks for.
+/// The ratios that are to be reached.
 fn targets(results: &Results) {
     let mut rows = Vec::new();
     let mut row = |work: &str, to_reach: &str, found: Option<(f64, String)>, is_reached: fn(f64) -> bool| {
