@@ -90,7 +90,13 @@ pub async fn run(options: &Options) -> Result<Table> {
             let strikes: Vec<_> = strikes.iter().map(Strike::to_string).collect();
             format!("round {round} of seed {seed}\n    {}", strikes.join("\n    "))
         };
-        let replay = || format!("again: cargo xtask chaos --seed {seed} --first {first} --rounds 1");
+        let only = options.only.as_ref().map(|only| format!(" --only '{only}'")).unwrap_or_default();
+        let replay = || {
+            format!(
+                "again: cargo xtask chaos --kafka {} --seed {seed} --first {first} --rounds 1{only}",
+                options.kafka
+            )
+        };
         let found = checked.with_context(|| format!("{}\n{}\nlogs: {logs:?}", told(), replay()))?;
         println!("{} ({:.1} s)", told(), started.elapsed().as_secs_f32());
         if !found.is_empty() {

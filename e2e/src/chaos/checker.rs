@@ -64,12 +64,11 @@ pub struct Totals {
     pub acknowledged: usize,
     pub refused: usize,
     pub ambiguous: usize,
-    /// Of the ambiguous, those that the topic shows to have happened.
-    pub happened: usize,
     pub reads: usize,
     /// Reads that were not asked to be fresh, since the cache could not be.
     pub reads_excused: usize,
     pub records: usize,
+    /// Second occurrences that a delayed request accounts for, by the reason.
     pub duplicates: BTreeMap<&'static str, usize>,
     pub violations: BTreeMap<Violation, usize>,
 }
@@ -190,11 +189,6 @@ impl Checker {
                 (Answer::Done(_), _) if is_open => {
                     self.violation(Violation::Lost, format!("no event of {write:?}"));
                 }
-                (Answer::Unknown(_), Kind::Delete) => {
-                    let task = write.task.as_ref().and_then(|task| self.tasks.get(task));
-                    self.totals.happened += usize::from(task.is_some_and(|task| task.is_deleted));
-                }
-                (Answer::Unknown(_), _) if !is_open => self.totals.happened += 1,
                 _ => {}
             }
             if !matches!(write.answer, Answer::Unknown(_)) && (is_refused(write, excuses) || is_done(write)) {
@@ -247,6 +241,14 @@ impl Checker {
 
 fn is_done(write: &Write) -> bool {
     matches!(write.answer, Answer::Done(_))
+}
+
+impl Totals {
+    /// Ambiguous writes that the topic shows to have happened: every other event is of an acknowledged one.
+    pub fn happened(&self) -> usize {
+        let again = self.duplicates.values().sum::<usize>();
+        self.records.saturating_sub(again + self.acknowledged)
+    }
 }
 
 /// It was refused, and so has no event. 422 and the like are said before the database is asked; what was said of the

@@ -219,7 +219,10 @@ impl Iterator for Schedule {
     fn next(&mut self) -> Option<Vec<Strike>> {
         let mut rng = Rng::with_seed(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.round));
         self.round += 1;
-        let count = rng.usize(1..=FAULTS_MAX);
+        // A few faults alone may have fewer targets than that.
+        let mut targets: Vec<_> = self.faults.iter().map(|fault| fault.target()).collect();
+        targets.dedup();
+        let count = rng.usize(1..=FAULTS_MAX).min(targets.len());
         let mut strikes: Vec<Strike> = Vec::new();
         let mut put_back = Vec::new();
         while strikes.len() < count {
@@ -324,6 +327,12 @@ mod tests {
         };
         assert_eq!(first(7), first(7));
         assert_ne!(first(7), first(8));
+    }
+
+    #[test]
+    fn faults_with_one_target_strike_one_by_one() {
+        let faults = vec![Fault::RedisKilled, Fault::RedisFlushed, Fault::RedisPaused];
+        assert!(Schedule::new(1, faults).take(20).all(|strikes| strikes.len() == 1));
     }
 
     #[test]

@@ -46,7 +46,7 @@ impl Table {
             ("writes acknowledged".to_owned(), totals.acknowledged),
             ("writes refused".to_owned(), totals.refused),
             ("writes ambiguous".to_owned(), totals.ambiguous),
-            ("of these, happened".to_owned(), totals.happened),
+            ("of these, happened".to_owned(), totals.happened()),
             ("reads".to_owned(), totals.reads),
             ("of these, not asked to be fresh (Redis failing)".to_owned(), totals.reads_excused),
             ("records on the topic".to_owned(), totals.records),

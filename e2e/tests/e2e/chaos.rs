@@ -7,7 +7,7 @@ use e2e::kafka_version;
 async fn under_faults_nothing_is_lost_reordered_or_stale() -> Result<()> {
     let options = Options {
         rounds: 3,
-        seed: 6,
+        seed: 251,
         first: 0,
         kafka: kafka_version()?,
         has_private_mounts: false,
