@@ -81,6 +81,8 @@ impl Publishing {
 
     /// Publishes until the lock is lost, or until everything is published after the word to close.
     async fn term(&self, kafka: &Kafka, partitions: u32, wake: &Arc<Wake>, leadership: &Leadership) {
+        // What the last publisher still had to repair died with it.
+        self.repair.request_all();
         let (lanes, offers) = Lanes::new(partitions);
         let lanes = Arc::new(lanes);
         let mut workers = JoinSet::new();
