@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use contract::{BATCH_CONTENT_TYPE, EVENTS_PATH, Event, Receipt, Receipts};
 use http::{Request, StatusCode, header};
-use spin_sdk::http::{FullBody, IntoRequest as _};
 use spin_sdk::http::body::IncomingBodyExt as _;
+use spin_sdk::http::{FullBody, IntoRequest as _};
 use spin_sdk::wit_bindgen;
 use thiserror::Error;
 

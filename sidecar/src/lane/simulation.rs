@@ -75,7 +75,7 @@ fn check(world: &World) -> Result<Tally, String> {
             [] => return Err(format!("lost: {event:?}")),
             [_once] => {}
             occurrences if occurrences.iter().any(|offset| world.broker.log[*offset].excuse) => {
-                tally.doubled += 1
+                tally.doubled += 1;
             }
             _ => return Err(format!("doubled without a reason: {event:?}")),
         }
