@@ -6,7 +6,10 @@
 --
 -- $1 task, $2 event, $3 time, $4 traceparent, $5 versions of If-Match, $6 versions of If-None-Match.
 with before as (
-    select tasks.*, task_document(tasks) as document
+    select tasks.*, task_document(tasks) as document,
+           -- a repeated statement, whose work is done, and is the latest or not
+           coalesce(last_event_id = $2::uuid, false) as is_mine,
+           $2::uuid = any (earlier_event_ids) as was_mine
     from tasks
     where id = $1::uuid
     for update
@@ -15,11 +18,11 @@ with before as (
     from before
     where ($5::int8[] is null or version = any ($5::int8[]))
       and ($6::int8[] is null or version <> all ($6::int8[]))
-      -- a repeated statement: its work is done
-      and last_event_id is distinct from $2::uuid
-      and not exists (select from outbox where outbox.id = $2::uuid)
+      and not is_mine
+      and not was_mine
 ), wanted as (
     select id, version,
+           (array_remove(array[last_event_id], null) || earlier_event_ids)[:16] as earlier_event_ids,
            greatest(($3::text)::timestamptz, updated_at) as updated_at,
            case when $7::bool then $8::text else title end as title,
            case when $9::bool then $10::text else description end as description,
@@ -32,7 +35,8 @@ with before as (
     update tasks
     set title = wanted.title, description = wanted.description, status = wanted.status,
         priority = wanted.priority, due_at = wanted.due_at, tags = wanted.tags,
-        version = wanted.version + 1, updated_at = wanted.updated_at, last_event_id = $2::uuid
+        version = wanted.version + 1, updated_at = wanted.updated_at, last_event_id = $2::uuid,
+        earlier_event_ids = wanted.earlier_event_ids
     from wanted
     where tasks.id = wanted.id
       and (tasks.title, tasks.description, tasks.status, tasks.priority, tasks.due_at, tasks.tags)
@@ -46,13 +50,17 @@ with before as (
     from changed
     returning payload, version, time
 )
-select coalesce(changed.document, before.document) as document,
-       coalesce(changed.version, before.version) as version,
-       exists (select from allowed)
-           or before.last_event_id is not distinct from $2::uuid
-           or exists (select from outbox where outbox.id = $2::uuid) as allowed,
+select case when was_mine then mine.document else coalesce(changed.document, before.document) end as document,
+       case when was_mine then mine.version else coalesce(changed.version, before.version) end as version,
+       is_mine or was_mine or exists (select from allowed) as allowed,
        event.payload,
        to_char(event.time at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"') as time
 from before
 left join changed on true
 left join event on true
+-- what a repeated statement has made, if that is not the latest: as long as the event waits it can be told
+left join (
+    select version, (payload::json -> 'data')::text as document
+    from outbox
+    where id = $2::uuid
+) as mine on was_mine

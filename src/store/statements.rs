@@ -167,7 +167,12 @@ impl Store {
         if !get::<bool>(&row, "allowed")? {
             return Ok(Changed::Refused);
         }
-        let found = Found { document: get(&row, "document")?, version: get(&row, "version")? };
+        let (Some(document), Some(version)) = (get(&row, "document")?, get(&row, "version")?) else {
+            return Err(StoreError::Unavailable(anyhow!(
+                "the answer to a change was lost, and before it could be repeated others changed the task"
+            )));
+        };
+        let found = Found { document, version };
         match written_event(&row, event_id, EventType::TaskUpdated, id, found.version, traceparent)? {
             Some(event) => Ok(Changed::Done(found, event)),
             None => Ok(Changed::Same(found)),

@@ -139,3 +139,40 @@ async fn many_readers_and_writers_never_go_back_in_time() -> Result<()> {
     }
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_that_is_repeated_after_other_changes_knows_its_own_work() -> Result<()> {
+    // As the component does when a connection breaks before the answer: the same statement with the same event.
+    let mut deployment = Deployment::start().await?;
+    let task = deployment.api.create(&json!({ "title": "new" })).await?;
+    deployment.outbox_is_empty().await?;
+    deployment.kill_sidecar().await?;
+    let id: uuid::Uuid = task["id"].as_str().unwrap().parse()?;
+    let database = deployment.database().await?;
+    let change = async |event: uuid::Uuid, title: &str| {
+        let statement = include_str!("../../../src/store/change_task.sql");
+        let (no, none) = (false, None::<String>);
+        let (versions, number, tags) = (None::<Vec<i64>>, None::<i16>, None::<Vec<String>>);
+        let time = "2026-11-23T00:00:00Z";
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 18] = [
+            &id, &event, &time, &none, &versions, &versions, &true, &title, &no, &none, &no, &none, &no,
+            &number, &no, &none, &no, &tags,
+        ];
+        let row = database.query_one(statement, &parameters).await?;
+        let document: Option<String> = row.get("document");
+        let document: Option<serde_json::Value> =
+            document.map(|document| serde_json::from_str(&document)).transpose()?;
+        let title = document.map(|document| document["title"].clone());
+        anyhow::Ok((title, row.get::<_, Option<i64>>("version"), row.get::<_, bool>("allowed")))
+    };
+    let [mine, other] = [uuid::Uuid::now_v7(), uuid::Uuid::now_v7()];
+    assert_eq!(change(mine, "mine").await?, (Some(json!("mine")), Some(2), true));
+    assert_eq!(change(mine, "mine").await?, (Some(json!("mine")), Some(2), true));
+    assert_eq!(change(other, "other").await?, (Some(json!("other")), Some(3), true));
+    assert_eq!(change(mine, "mine").await?, (Some(json!("mine")), Some(2), true));
+    // Its event is published: what it made is not known any more, only that it did.
+    database.execute("delete from outbox where id = $1", &[&mine]).await?;
+    assert_eq!(change(mine, "mine").await?, (None, None, true));
+    assert_eq!(deployment.api.read(&id.to_string()).await?["title"], "other");
+    Ok(())
+}
