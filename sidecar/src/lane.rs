@@ -376,9 +376,14 @@ impl Lane {
         Offer::Held
     }
 
-    fn enqueue(&mut self, offered: Offered) {
+    fn enqueue(&mut self, mut offered: Offered) {
         let Event { task_id, version, .. } = offered.event;
-        self.release(task_id, version);
+        // Whoever waits for it waits for it whichever way it came.
+        if let Some(held) = self.release(task_id, version).remove(&version)
+            && offered.companion.receipt.is_none()
+        {
+            offered.companion.receipt = held.receipt;
+        }
         self.queued.insert(task_id, version);
         self.queue.push_back(offered);
     }

@@ -168,6 +168,18 @@ fn who_waits_is_told_the_offset_whichever_way_the_event_came() {
 }
 
 #[test]
+fn who_waits_with_a_held_event_is_told_when_the_sweep_brings_it() {
+    let mut lane = connected();
+    let (sender, mut receiver) = oneshot::channel();
+    let companion = Companion { hold: None, receipt: Some(sender) };
+    let late = Event { time: START, ..event(1, 1) };
+    assert_eq!(lane.offer(Offered { event: late.clone(), oldest: false, companion }), Offer::Held);
+    lane.offer(Offered { event: late, oldest: true, companion: Companion::default() });
+    assert_eq!(published(&mut lane), [(1, 1)]);
+    assert_eq!(receiver.try_recv(), Ok(0));
+}
+
+#[test]
 fn what_is_read_back_is_not_published_again() {
     let mut lane = connected();
     for (task, version) in [(1, 1), (1, 2), (1, 3), (2, 1)] {
