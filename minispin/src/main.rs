@@ -13,6 +13,10 @@ use minispin::{Application, CodeCache, Config, listen};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
+/// A request is taken in on one thread and often finished on another, which makes glibc's allocator wait for locks.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 /// Runs a Spin application where the Spin CLI is not installed.
 #[derive(Parser)]
 #[command(version)]
