@@ -11,7 +11,6 @@ mod guard; // who may ask
 use axum::Router;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::middleware::from_fn;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
 use http::{HeaderValue, Method, StatusCode, header};
@@ -24,8 +23,7 @@ use crate::headers::etag;
 use crate::problem::Problem;
 
 pub fn router(config: &Config) -> Router {
-    let tokens = config.api_tokens.clone();
-    Router::new()
+    let router = Router::new()
         .route(
             "/api/tasks",
             get(|request| local(list::list(request))).post(|request| local(create::one(request))),
@@ -40,9 +38,8 @@ pub fn router(config: &Config) -> Router {
         )
         .route("/api/tasks/{id}/events", get(|id| local(read::events(id))))
         .fallback(async || Problem::NotFound)
-        .method_not_allowed_fallback(not_allowed)
-        .layer(from_fn(move |request, next| guard::bearer(tokens.clone(), request, next)))
-        .layer(guard::cors(config))
+        .method_not_allowed_fallback(not_allowed);
+    guard::guarded(router, config)
 }
 
 /// An OPTIONS request is answered with the Allow header that axum adds here (RFC 9110, section 9.3.7).

@@ -20,6 +20,7 @@ use uuid::Uuid;
 
 use crate::deadline::{TimedOut, within};
 use crate::log;
+use crate::together::Together;
 
 /// Fields of one hash at most: lists kept at once. The next ones are answered from PostgreSQL until a
 /// write drops them all.
@@ -52,6 +53,7 @@ pub struct Cache {
     prefix: String,
     /// Kept for the life of the instance, since Spin opens a TCP connection at each `open`.
     connection: RefCell<Option<Rc<Connection>>>,
+    opening: Together<(), Result<Rc<Connection>, RedisError>>,
     /// After a timeout nobody asks until then, so that a hung Redis costs one request its wait and
     /// not every request.
     paused_until: Cell<Option<Instant>>,
@@ -109,6 +111,7 @@ impl Cache {
             ttl,
             prefix,
             connection: RefCell::new(None),
+            opening: Together::new(),
             paused_until: Cell::new(None),
             failing: Cell::new(false),
         }
@@ -208,8 +211,12 @@ impl Cache {
         {
             return Ok(reply);
         }
-        let connection = Rc::new(Connection::open(&self.redis_url).await?);
-        self.connection.replace(Some(connection.clone()));
+        let open = async |askers: Vec<()>| {
+            let opened = Connection::open(&self.redis_url).await.map(Rc::new);
+            self.connection.replace(opened.as_ref().ok().cloned());
+            vec![opened; askers.len()]
+        };
+        let connection = self.opening.ask((), open).await?;
         connection.execute(name, arguments).await
     }
 }

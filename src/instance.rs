@@ -9,6 +9,7 @@ use axum::Router;
 use crate::api;
 use crate::cache::Cache;
 use crate::config::{Config, ConfigError};
+use crate::creations::Creations;
 use crate::forward::Forwarder;
 use crate::store::Store;
 
@@ -17,6 +18,7 @@ pub struct Instance {
     pub config: Config,
     pub store: Store,
     pub cache: Cache,
+    pub creations: Creations,
     pub forwarder: Rc<Forwarder>,
 }
 
@@ -44,9 +46,10 @@ impl Instance {
             config.cache_ttl,
             config.cache_key_prefix.clone(),
         );
+        let creations = Creations::new(config.postgres_timeout);
         let token = config.sidecar_token.expose();
         let forwarder = Rc::new(Forwarder::new(&config.sidecar_url, token, config.sidecar_timeout));
         let router = RefCell::new(api::router(&config));
-        Instance { router, config, store, cache, forwarder }
+        Instance { router, config, store, cache, creations, forwarder }
     }
 }

@@ -10,9 +10,12 @@ mod fields; // and in its body, valid or refused
 mod task; // a task, and the events of what happens to it
 mod store; // task and event, one statement
 mod cache; // what readers may see
+mod creations; // many commits in one
 mod forward; // tell the sidecar
 mod problem; // what a client is told when something is wrong
 mod instance; // what outlives a request
+mod together; // what requests share: a question to the host,
+mod signal; // and its answer
 mod config;
 mod deadline;
 mod log;

@@ -1,6 +1,7 @@
 use axum::body::{Body, Bytes};
+use futures::StreamExt as _;
 use http::{HeaderMap, header};
-use http_body_util::{BodyExt as _, LengthLimitError, Limited};
+use http_body::Body as _;
 use serde_json::Value;
 
 use crate::config::Config;
@@ -22,14 +23,31 @@ pub(super) fn expect(headers: &HeaderMap, media_types: &[&str], named: &'static 
 }
 
 pub(super) async fn read(body: Body, bytes_max: usize, config: &Config) -> Result<Bytes, Problem> {
-    let collected = within(config.body_timeout, Limited::new(body, bytes_max).collect())
-        .await
-        .map_err(|_timed_out| Problem::BodyTimeout)?;
-    match collected {
-        Ok(body) => Ok(body.to_bytes()),
-        Err(error) if error.is::<LengthLimitError>() => Err(Problem::TooLarge(bytes_max / 1024)),
-        Err(error) => Err(Problem::Incomplete(error.to_string())),
+    match within(config.body_timeout, collect(body, bytes_max)).await {
+        Ok(collected) => collected,
+        Err(_timed_out) => Err(Problem::BodyTimeout),
     }
+}
+
+/// Up to the length that the request gave: asking for more, only to hear that there is none, costs two calls to the
+/// host.
+async fn collect(body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
+    let bytes_given = body.size_hint().upper().and_then(|bytes| usize::try_from(bytes).ok());
+    if bytes_given.is_some_and(|bytes| bytes > bytes_max) {
+        return Err(Problem::TooLarge(bytes_max / 1024));
+    }
+    let mut frames = body.into_data_stream();
+    let mut collected = Vec::with_capacity(bytes_given.unwrap_or_default());
+    while bytes_given.is_none_or(|bytes| collected.len() < bytes)
+        && let Some(frame) = frames.next().await
+    {
+        let frame = frame.map_err(|error| Problem::Incomplete(error.to_string()))?;
+        if collected.len() + frame.len() > bytes_max {
+            return Err(Problem::TooLarge(bytes_max / 1024));
+        }
+        collected.extend_from_slice(&frame);
+    }
+    Ok(collected.into())
 }
 
 pub(super) fn parse(body: &[u8]) -> Result<Value, Problem> {

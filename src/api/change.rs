@@ -43,7 +43,8 @@ pub(super) async fn delete(id: PathId, request: Request) -> Result<Response, Pro
         Deleted::Done(event) => {
             let response = StatusCode::NO_CONTENT.into_response();
             let preferences = Preferences { minimal: false, ..Preferences::parse(&parts.headers) };
-            Ok(written::finish(&instance, vec![event], &[id], preferences, response).await)
+            let dropped = instance.cache.drop_stale(&[id]).await;
+            Ok(written::finish(&instance, vec![event], dropped, preferences, response).await)
         }
         Deleted::Refused => Err(Problem::PreconditionFailed),
         Deleted::Missing => {
@@ -65,7 +66,8 @@ async fn change(
     match instance.store.change_task(id, changes, &conditions, traceparent(&parts.headers)).await? {
         Changed::Done(task, event) => {
             let response = changed(task, preferences);
-            Ok(written::finish(instance, vec![event], &[id], preferences, response).await)
+            let dropped = instance.cache.drop_stale(&[id]).await;
+            Ok(written::finish(instance, vec![event], dropped, preferences, response).await)
         }
         // Nothing was written now, so there is nothing to tell or to wait for. But it may have been by this
         // same statement, whose first answer was lost.

@@ -1,3 +1,5 @@
+use std::rc::Rc;
+
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderValue, StatusCode, header};
@@ -20,25 +22,27 @@ pub(super) async fn one(request: Request) -> Result<Response, Problem> {
     let new = NewTask::parse(body::parse(&body)?).map_err(Problem::Invalid)?;
     let preferences = Preferences::parse(&parts.headers);
 
-    let (task, event) = task::create(new, traceparent(&parts.headers));
-    let document = serde_json::to_string(&task).expect("a task has only string keys");
-    if let Some(key) = key {
-        let fingerprint = format!("{:x}", Sha256::digest(&body));
-        match instance.store.insert_task_once(&task, &event, &key, &fingerprint, &document).await? {
-            Inserted::Made => {}
-            Inserted::Before { task_id, response } => {
-                // The first answer may not have got as far as the cache.
-                instance.cache.drop_stale(&[]).await;
-                return Ok(created(&task_id, response, preferences));
+    let new = Rc::new(task::create(new, traceparent(&parts.headers)));
+    let (task, event) = &*new;
+    let document = serde_json::to_string(task).expect("a task has only string keys");
+    let dropped = match key {
+        None => instance.creations.commit(Rc::clone(&new), &instance.store, &instance.cache).await?,
+        Some(key) => {
+            let fingerprint = format!("{:x}", Sha256::digest(&body));
+            match instance.store.insert_task_once(task, event, &key, &fingerprint, &document).await? {
+                Inserted::Made => instance.cache.drop_stale(&[]).await,
+                Inserted::Before { task_id, response } => {
+                    // The first answer may not have got as far as the cache.
+                    instance.cache.drop_stale(&[]).await;
+                    return Ok(created(&task_id, response, preferences));
+                }
+                Inserted::Other => return Err(Problem::KeyReused),
+                Inserted::InWork => return Err(Problem::InWork),
             }
-            Inserted::Other => return Err(Problem::KeyReused),
-            Inserted::InWork => return Err(Problem::InWork),
         }
-    } else {
-        instance.store.insert_task(&task, &event).await?;
-    }
+    };
     let response = created(&task.id.to_string(), document, preferences);
-    Ok(written::finish(&instance, vec![event], &[], preferences, response).await)
+    Ok(written::finish(&instance, vec![event.clone()], dropped, preferences, response).await)
 }
 
 /// All or none: one statement, and one answer for all of them.
@@ -56,7 +60,8 @@ pub(super) async fn many(request: Request) -> Result<Response, Problem> {
     let (tasks, events): (Vec<_>, Vec<_>) = tasks.into_iter().unzip();
     let document = serde_json::to_string(&tasks).expect("a task has only string keys");
     let response = told(document, preferences);
-    Ok(written::finish(&instance, events, &[], preferences, response).await)
+    let dropped = instance.cache.drop_stale(&[]).await;
+    Ok(written::finish(&instance, events, dropped, preferences, response).await)
 }
 
 fn created(task_id: &str, document: String, preferences: Preferences) -> Response {

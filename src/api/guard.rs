@@ -2,8 +2,9 @@
 
 use std::sync::Arc;
 
+use axum::Router;
 use axum::extract::Request;
-use axum::middleware::Next;
+use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
 use sha2::{Digest as _, Sha256};
@@ -15,8 +16,23 @@ use crate::problem::Problem;
 
 const PREFLIGHT_MAX_AGE_S: u64 = 600;
 
-pub(super) async fn bearer(tokens: Arc<[TokenHash]>, request: Request, next: Next) -> Response {
-    if tokens.is_empty() || is_known(&tokens, request.headers()) {
+/// With what the configuration asks for around it, and nothing else: each layer costs every request something.
+pub(super) fn guarded(router: Router, config: &Config) -> Router {
+    let tokens = &config.api_tokens;
+    let router = if tokens.is_empty() {
+        router
+    } else {
+        let tokens = tokens.clone();
+        router.layer(from_fn(move |request, next| bearer(tokens.clone(), request, next)))
+    };
+    match cors(config) {
+        Some(cors) => router.layer(cors),
+        None => router,
+    }
+}
+
+async fn bearer(tokens: Arc<[TokenHash]>, request: Request, next: Next) -> Response {
+    if is_known(&tokens, request.headers()) {
         next.run(request).await
     } else {
         Problem::Unauthorized.into_response()
@@ -35,9 +51,9 @@ fn is_known(tokens: &[TokenHash], headers: &HeaderMap) -> bool {
 }
 
 /// What pages of the configured origins may send and see. Without any, no header of this kind is sent.
-pub(super) fn cors(config: &Config) -> tower::util::Either<CorsLayer, tower::layer::util::Identity> {
+fn cors(config: &Config) -> Option<CorsLayer> {
     let origins = match &*config.cors_origins {
-        [] => return tower::util::Either::Right(tower::layer::util::Identity::new()),
+        [] => return None,
         [any] if any == "*" => AllowOrigin::any(),
         origins => AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok())),
     };
@@ -60,5 +76,5 @@ pub(super) fn cors(config: &Config) -> tower::util::Either<CorsLayer, tower::lay
         .allow_headers(asked.map(HeaderName::from_static))
         .expose_headers(answered.map(HeaderName::from_static))
         .max_age(std::time::Duration::from_secs(PREFLIGHT_MAX_AGE_S));
-    tower::util::Either::Left(layer)
+    Some(layer)
 }

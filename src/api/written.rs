@@ -7,7 +7,6 @@ use std::time::Duration;
 use axum::response::Response;
 use contract::Event;
 use http::{HeaderName, HeaderValue};
-use uuid::Uuid;
 
 use crate::cache::Dropped;
 use crate::headers::Preferences;
@@ -20,17 +19,16 @@ const PREFERENCE_APPLIED: HeaderName = HeaderName::from_static("preference-appli
 /// `pending`, of one event alone or as a number, when the wait was not long enough.
 const EVENT_RECEIPT: HeaderName = HeaderName::from_static("event-receipt");
 
-/// Drops what is stale in the cache, then tells the sidecar, and completes the response.
+/// Tells the sidecar, of the cache as well if what is stale could not be dropped, and completes the response.
 pub(super) async fn finish(
     instance: &Instance,
     mut events: Vec<Event>,
-    changed: &[Uuid],
+    dropped: Dropped,
     preferences: Preferences,
     mut response: Response,
 ) -> Response {
-    let cache_stale = instance.cache.drop_stale(changed).await == Dropped::Left;
     for event in &mut events {
-        event.cache_stale = cache_stale;
+        event.cache_stale = dropped == Dropped::Left;
     }
     if let Some(applied) = preferences.applied() {
         let applied = HeaderValue::from_str(&applied).expect("preferences are plain text");

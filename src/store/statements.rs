@@ -102,7 +102,10 @@ impl Store {
     }
 
     /// Commits many new tasks and their events, all or none. Safe to repeat.
-    pub async fn insert_tasks(&self, tasks: &[(Task, Event)]) -> Result<(), StoreError> {
+    pub async fn insert_tasks(
+        &self,
+        tasks: impl IntoIterator<Item = &(Task, Event)>,
+    ) -> Result<(), StoreError> {
         /// A row of the statement's input; the ranks of priorities are the database's own.
         #[derive(Serialize)]
         struct Input<'a> {
@@ -115,7 +118,7 @@ impl Store {
             traceparent: Option<&'a str>,
         }
         let input: Vec<_> = tasks
-            .iter()
+            .into_iter()
             .map(|(task, event)| Input {
                 task,
                 rank: task.priority.rank(),

@@ -1,0 +1,72 @@
+//! Creations that come together are committed together: one statement is under way in the instance, and what gathers
+//! meanwhile goes with the next. Parsing, planning and the commit cost more than the rows.
+
+use std::rc::Rc;
+use std::time::Duration;
+
+use anyhow::anyhow;
+use contract::Event;
+
+use crate::cache::{Cache, Dropped};
+use crate::deadline::{TimedOut, within};
+use crate::store::{Store, StoreError};
+use crate::task::Task;
+use crate::together::Together;
+
+pub struct Creations {
+    together: Together<Rc<(Task, Event)>, Committed>,
+    /// For everything.
+    timeout: Duration,
+}
+
+/// What became of a creation.
+enum Committed {
+    Done(Dropped),
+    /// Why it cannot be said whether it is committed.
+    Unavailable(String),
+    /// The statement was refused, and with it all that it was to make. It may have been another one's fault.
+    Refused,
+}
+
+impl Creations {
+    pub fn new(timeout: Duration) -> Creations {
+        Creations { together: Together::new(), timeout }
+    }
+
+    /// Commits a new task and its event, and drops from the cache what that makes stale.
+    pub async fn commit(
+        &self,
+        new: Rc<(Task, Event)>,
+        store: &Store,
+        cache: &Cache,
+    ) -> Result<Dropped, StoreError> {
+        let ask = async |all: Vec<_>| commit_all(&all, store, cache).await;
+        let committed = within(self.timeout, self.together.ask(Rc::clone(&new), ask)).await;
+        match committed {
+            Ok(Committed::Done(dropped)) => Ok(dropped),
+            Ok(Committed::Unavailable(cause)) => Err(StoreError::Unavailable(anyhow!(cause))),
+            Ok(Committed::Refused) => {
+                store.insert_task(&new.0, &new.1).await?;
+                Ok(cache.drop_stale(&[]).await)
+            }
+            Err(timed_out) => Err(StoreError::Unavailable(TimedOut::into(timed_out))),
+        }
+    }
+}
+
+async fn commit_all(all: &[Rc<(Task, Event)>], store: &Store, cache: &Cache) -> Vec<Committed> {
+    let committed = match all {
+        [only] => store.insert_task(&only.0, &only.1).await,
+        all => store.insert_tasks(all.iter().map(AsRef::as_ref)).await,
+    };
+    let dropped = match committed {
+        Ok(()) => Ok(cache.drop_stale(&[]).await),
+        Err(error) => Err(error),
+    };
+    let told = |_: &Rc<_>| match &dropped {
+        Ok(dropped) => Committed::Done(*dropped),
+        Err(StoreError::Unavailable(cause)) => Committed::Unavailable(format!("{cause:#}")),
+        Err(StoreError::Refused(_)) => Committed::Refused,
+    };
+    all.iter().map(told).collect()
+}
