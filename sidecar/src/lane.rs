@@ -121,11 +121,11 @@ pub struct Lane {
 }
 
 impl Lane {
-    /// A lane that knows nothing of what has been published until now.
-    pub fn new(now: DateTime<Utc>) -> Lane {
+    /// One of `lanes`, that knows nothing of what has been published until now.
+    pub fn new(now: DateTime<Utc>, lanes: u32) -> Lane {
         Lane {
             tail: Tail::Unknown { from: None },
-            memory: Memory::new(now),
+            memory: Memory::new(now, lanes),
             queued: HashMap::new(),
             queue: VecDeque::new(),
             under_way: Vec::new(),

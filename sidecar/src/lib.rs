@@ -56,6 +56,10 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: impl Future<Ou
     let config = Arc::new(config);
     let closing = CancellationToken::new();
     let health = Health::default();
+    // Before anybody can ask whether all is done.
+    for step in publishing::STEPS {
+        health.starting(step);
+    }
     let metrics = Metrics::new(&config.kafka_topic);
     let roles = Roles::default();
     let wake_publisher = Arc::new(Notify::new());

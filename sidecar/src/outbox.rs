@@ -1,6 +1,7 @@
 //! The outbox as the sidecar uses it: applies the migrations, reads what is not published, and
 //! removes what is. Every call has a deadline, waiting for a pooled connection included.
 
+mod oldest; // where to begin
 mod operator; // what a person asks
 
 use std::collections::BTreeMap;
@@ -16,6 +17,7 @@ use uuid::Uuid;
 use crate::lane::{Gap, Refused};
 use crate::leader;
 
+pub use oldest::Oldest;
 pub use operator::{Parked, Seen};
 
 mod migrations {
@@ -54,6 +56,7 @@ const COUNTED_ROWS_MAX: i64 = 100_000;
 pub struct State {
     pub events: i64,
     pub parked: i64,
+    pub oldest_id: Option<Uuid>,
     pub oldest_age_s: f64,
 }
 
@@ -188,14 +191,16 @@ impl Outbox {
         keep(self.timed(call).await, client).context("waking the publisher")
     }
 
-    pub async fn state(&self) -> Result<State> {
+    /// From the rows after `after` on, before which there are none.
+    pub async fn state(&self, after: Uuid) -> Result<State> {
         let client = self.connection().await?;
         let call = async {
             let statement = client.prepare_cached(STATE).await?;
-            let row = client.query_one(&statement, &[&COUNTED_ROWS_MAX]).await?;
+            let row = client.query_one(&statement, &[&COUNTED_ROWS_MAX, &after]).await?;
             Ok(State {
                 events: row.try_get("events")?,
                 parked: row.try_get("parked")?,
+                oldest_id: row.try_get("oldest_id")?,
                 oldest_age_s: row.try_get::<_, Option<f64>>("oldest_age_s")?.unwrap_or(0.0),
             })
         };

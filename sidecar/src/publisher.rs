@@ -37,6 +37,8 @@ const BACKOFF_MAX: Duration = Duration::from_secs(2);
 pub struct Publisher {
     pub topic: String,
     pub partition: u32,
+    /// How many there are.
+    pub lanes: u32,
     pub offers: mpsc::UnboundedReceiver<Offered>,
     pub removals: mpsc::Sender<Ack>,
     pub kafka: Kafka,
@@ -58,7 +60,7 @@ impl Publisher {
     /// Runs until it is told to close and has nothing left.
     pub async fn run(mut self) {
         let check = check(self.partition);
-        let mut lane = Lane::new(Utc::now());
+        let mut lane = Lane::new(Utc::now(), self.lanes);
         let mut client = None;
         let mut backoff = BACKOFF_MIN;
         loop {

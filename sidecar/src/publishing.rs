@@ -30,6 +30,9 @@ const START_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 /// How soon a standby may wake the publisher again: what came meanwhile is told with one word.
 const WAKE_INTERVAL: Duration = Duration::from_millis(20);
 
+/// What has to be done before anything is published, as the readiness check names it.
+pub const STEPS: [&str; 3] = ["schema", "topic", "publisher"];
+
 pub struct Publishing {
     pub config: Arc<Config>,
     pub outbox: Outbox,
@@ -47,9 +50,6 @@ impl Publishing {
     pub async fn run(self) {
         let kafka = Kafka::new(Arc::clone(&self.config));
         let started = self.closing.run_until_cancelled(async {
-            self.health.starting("schema");
-            self.health.starting("topic");
-            self.health.starting("publisher");
             self.until_done("schema", || self.outbox.migrate()).await;
             self.until_done("topic", || kafka.ensure_topic()).await
         });
@@ -94,6 +94,7 @@ impl Publishing {
             let publisher = Publisher {
                 topic: topic.clone(),
                 partition,
+                lanes: partitions,
                 offers,
                 removals: removals.clone(),
                 kafka: kafka.clone(),

@@ -8,9 +8,12 @@ use tracing::debug;
 
 use crate::health::Health;
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
+use crate::outbox::{Oldest, Outbox};
 
 const INTERVAL: Duration = Duration::from_secs(1);
+
+/// Every so often the whole outbox is looked at.
+const WHOLE_INTERVAL: Duration = Duration::from_secs(30);
 
 /// Runs until it is told to close.
 pub async fn run(outbox: Outbox, metrics: Metrics, health: Health, closing: CancellationToken) {
@@ -18,9 +21,12 @@ pub async fn run(outbox: Outbox, metrics: Metrics, health: Health, closing: Canc
 }
 
 async fn run_forever(outbox: Outbox, metrics: Metrics, health: Health) {
+    let mut oldest = Oldest::new(WHOLE_INTERVAL);
     loop {
-        match outbox.state().await {
+        let look = oldest.look(false);
+        match outbox.state(look.after).await {
             Ok(state) => {
+                oldest.note(&look, state.oldest_id);
                 metrics.outbox_events.set(state.events);
                 metrics.outbox_parked.set(state.parked);
                 metrics.outbox_oldest_age.set(state.oldest_age_s);

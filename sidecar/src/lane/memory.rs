@@ -11,8 +11,8 @@ use contract::Event;
 use lru::LruCache;
 use uuid::Uuid;
 
-/// A task that is forgotten costs a query at its next change.
-const TASKS_MAX: NonZeroUsize = NonZeroUsize::new(65_536).expect("not zero");
+/// Of all lanes together, about 100 bytes each. A task that is forgotten costs a query at its next change.
+const TASKS_MAX: usize = 65_536;
 
 /// How far the clocks of the component's machines may be apart from each other and from ours. For as long after
 /// its start the lane looks each creation up in the outbox.
@@ -47,9 +47,10 @@ pub struct Memory {
 }
 
 impl Memory {
-    /// Knows nothing of what has been published until now.
-    pub fn new(now: DateTime<Utc>) -> Memory {
-        Memory { newest: LruCache::new(TASKS_MAX), unknown_until: now + CLOCK_SKEW_MAX }
+    /// Knows nothing of what has been published until now. Has room for a share of what all `lanes` remember.
+    pub fn new(now: DateTime<Utc>, lanes: u32) -> Memory {
+        let tasks_max = NonZeroUsize::new(TASKS_MAX / lanes.max(1) as usize).unwrap_or(NonZeroUsize::MIN);
+        Memory { newest: LruCache::new(tasks_max), unknown_until: now + CLOCK_SKEW_MAX }
     }
 
     pub fn newest(&self, task_id: Uuid) -> Option<OnTopic> {

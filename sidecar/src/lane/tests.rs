@@ -27,7 +27,7 @@ fn offer(lane: &mut Lane, task: u128, version: u64) -> Offer {
 
 /// A lane that knows its partition, which is empty.
 fn connected() -> Lane {
-    let mut lane = Lane::new(START);
+    let mut lane = Lane::new(START, 1);
     assert_eq!(lane.next(LIMITS), Next::Connect { from: None });
     lane.connected(0, 0);
     lane
@@ -200,7 +200,7 @@ fn what_is_read_back_is_not_published_again() {
 
 #[test]
 fn reading_back_goes_on_where_a_failure_ended_it() {
-    let mut lane = Lane::new(START);
+    let mut lane = Lane::new(START, 1);
     lane.connected(5, 9);
     lane.read(Found::default(), 7, 9);
     lane.failed();
@@ -210,7 +210,7 @@ fn reading_back_goes_on_where_a_failure_ended_it() {
 #[test]
 fn a_position_that_is_gone_is_where_the_partition_begins() {
     for (position, earliest, end) in [(5, 7, 9), (50, 0, 3)] {
-        let mut lane = Lane::new(START);
+        let mut lane = Lane::new(START, 1);
         lane.connected(position, end);
         assert_eq!(lane.next(LIMITS), Next::Read { from: position });
         lane.gone(earliest);
@@ -240,7 +240,7 @@ fn a_version_that_is_made_anew_after_a_restore_is_published() {
 
 #[test]
 fn a_row_whose_event_is_published_though_nobody_saw_it_goes() {
-    let mut lane = Lane::new(START);
+    let mut lane = Lane::new(START, 1);
     lane.connected(7, 8);
     let newest =
         HashMap::from([(Uuid::from_u128(1), OnTopic { version: 3, offset: 7, time: event(1, 3).time })]);

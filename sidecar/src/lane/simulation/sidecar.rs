@@ -45,7 +45,7 @@ pub struct Term {
 impl Term {
     pub fn new(start: DateTime<Utc>) -> Term {
         Term {
-            lane: Lane::new(start),
+            lane: Lane::new(start, 1),
             effect: None,
             removals: VecDeque::new(),
             page: VecDeque::new(),
