@@ -30,9 +30,9 @@ impl Operation {
     pub fn of(kind: Kind) -> Vec<Operation> {
         use Operation::{Create, Get, GetCached, Hello, List, ListCached, Update};
         match kind {
-            Kind::System | Kind::Spin | Kind::Native => {
-                vec![GetCached, Get, ListCached, List, Update, Create]
-            }
+            Kind::System | Kind::Spin => vec![GetCached, Get, ListCached, List, Update, Create],
+            // Its own hello tells what the cache costs without Wasm.
+            Kind::Native => vec![Hello, GetCached, Get, ListCached, List, Update, Create],
             // It keeps no single tasks in its cache, and has no way to change one.
             Kind::Peer => vec![GetCached, ListCached, List, Create],
             Kind::Hello => vec![Hello],

@@ -1,6 +1,7 @@
 //! HTTP in: forwards from the component, and the health checks. A forward is taken whole or not at
 //! all; one that is not taken costs time only, since its events are in the outbox.
 
+mod listener; // on what
 mod forward; // what was sent
 
 use std::sync::Arc;
@@ -21,6 +22,8 @@ use thiserror::Error;
 use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
+
+pub use listener::Prompt;
 
 use crate::config::Secret;
 use crate::health::Health;

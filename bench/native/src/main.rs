@@ -65,6 +65,7 @@ async fn main() -> Result<()> {
         forwarder: Forwarder::start(&config.sidecar_url, &config.sidecar_token),
     };
     let router = Router::new()
+        .route("/", get(async || "hello, world\n"))
         .route("/api/tasks", get(list).post(create))
         .route("/api/tasks/{id}", get(read).patch(change))
         .with_state(Arc::new(app));
