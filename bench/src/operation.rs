@@ -1,6 +1,7 @@
 //! What is asked of the contenders, and what a right answer looks like.
 
 use std::fmt;
+use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use reqwest::{Client, Response, StatusCode};
@@ -8,6 +9,9 @@ use serde::Serialize;
 use serde_json::{Value, json};
 
 use crate::contender::{Contender, Kind};
+
+const ATTEMPTS: u32 = 10;
+const ATTEMPT_INTERVAL: Duration = Duration::from_secs(1);
 
 #[derive(Clone, Copy, Debug, Eq, Hash, Ord, PartialEq, PartialOrd, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -73,15 +77,23 @@ pub fn task_id(number: u32) -> String {
     format!("01900000-0000-7000-8000-{number:012x}")
 }
 
-/// Asks once, and holds the answer to what it must be: the load itself sees only statuses.
+/// Asks, and holds the answer to what it must be: the load itself sees only statuses. More than once, if need be: a server
+/// may still be at work on what the load has asked for before it ended, and make a newer task than the one asked for here.
 pub async fn probe(contender: &Contender, operation: Operation) -> Result<()> {
-    ask(contender, operation)
-        .await
+    let mut answer = ask(contender, operation).await;
+    for _ in 1..ATTEMPTS {
+        if answer.is_ok() {
+            break;
+        }
+        tokio::time::sleep(ATTEMPT_INTERVAL).await;
+        answer = ask(contender, operation).await;
+    }
+    answer
         .with_context(|| format!("{}: wrong answer to {operation}\n{}", contender.kind, contender.log_tail()))
 }
 
 async fn ask(contender: &Contender, operation: Operation) -> Result<()> {
-    let client = Client::builder().timeout(std::time::Duration::from_secs(30)).build()?;
+    let client = Client::builder().timeout(Duration::from_secs(30)).build()?;
     let tasks = format!("{}/api/tasks", contender.base_url);
     let task = format!("{tasks}/{}", task_id(7));
     match operation {

@@ -6,14 +6,14 @@ use e2e::{Deployment, answer, eventually};
 use serde_json::json;
 
 /// Holds every statement that reads or writes tasks, until it is dropped.
-async fn hold(deployment: &Deployment) -> Result<tokio_postgres::Client> {
+pub async fn hold(deployment: &Deployment) -> Result<tokio_postgres::Client> {
     let holder = deployment.database().await?;
     holder.batch_execute("begin; lock table tasks in access exclusive mode").await?;
     Ok(holder)
 }
 
 /// Waits until a statement is held; others may stand behind it on the same connection.
-async fn waiting(deployment: &Deployment) -> Result<()> {
+pub async fn waiting(deployment: &Deployment) -> Result<()> {
     let watcher = deployment.database().await?;
     eventually("a statement is held", async || {
         let query = "select count(*) from pg_stat_activity
