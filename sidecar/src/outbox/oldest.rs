@@ -30,11 +30,12 @@ impl Oldest {
         Oldest { after: Uuid::nil(), whole_at: Instant::now(), whole_interval }
     }
 
-    /// The next look, from the very beginning if it is time for that, or wanted.
-    pub fn look(&self, is_whole: bool) -> Look {
-        let is_whole = is_whole || self.whole_at.elapsed() >= self.whole_interval;
-        let after = if is_whole { Uuid::nil() } else { self.after };
-        Look { after, began: SystemTime::now(), began_at: Instant::now() }
+    /// The next look, from the very beginning if it is time for that, or wanted; and then until one succeeds.
+    pub fn look(&mut self, is_whole: bool) -> Look {
+        if is_whole || self.whole_at.elapsed() >= self.whole_interval {
+            self.after = Uuid::nil();
+        }
+        Look { after: self.after, began: SystemTime::now(), began_at: Instant::now() }
     }
 
     /// What a look has found.
@@ -64,6 +65,21 @@ mod tests {
     use uuid::{NoContext, Timestamp};
 
     use super::*;
+
+    #[tokio::test]
+    async fn a_look_at_everything_that_failed_is_made_again() {
+        let mut oldest = Oldest::new(Duration::from_secs(3_600));
+        let first = oldest.look(false);
+        assert!(first.after.is_nil());
+        oldest.note(&first, None);
+        assert!(!oldest.look(false).after.is_nil());
+        // Wanted once, and nothing was found out: nobody has noted it.
+        assert!(oldest.look(true).after.is_nil());
+        let again = oldest.look(false);
+        assert!(again.after.is_nil());
+        oldest.note(&again, None);
+        assert!(!oldest.look(false).after.is_nil());
+    }
 
     #[test]
     fn the_next_look_begins_before_what_was_found_and_what_may_come() {
