@@ -206,18 +206,34 @@ impl Cache {
         arguments: Vec<RedisParameter>,
     ) -> Result<Vec<RedisResult>, RedisError> {
         let kept = self.connection.borrow().clone();
-        if let Some(connection) = kept
-            && let Ok(reply) = connection.execute(name, arguments.clone()).await
-        {
-            return Ok(reply);
+        if let Some(connection) = kept {
+            if let Ok(reply) = connection.execute(name, arguments.clone()).await {
+                return Ok(reply);
+            }
+            self.forget(&connection);
         }
-        let open = async |askers: Vec<()>| {
-            let opened = Connection::open(&self.redis_url).await.map(Rc::new);
-            self.connection.replace(opened.as_ref().ok().cloned());
-            vec![opened; askers.len()]
-        };
+        let open = async |askers: Vec<()>| vec![self.open().await; askers.len()];
         let connection = self.opening.ask((), open).await?;
         connection.execute(name, arguments).await
+    }
+
+    async fn open(&self) -> Result<Rc<Connection>, RedisError> {
+        // Who came while one was being opened asks when it is there.
+        let kept = self.connection.borrow().clone();
+        if let Some(connection) = kept {
+            return Ok(connection);
+        }
+        let opened = Rc::new(Connection::open(&self.redis_url).await?);
+        self.connection.replace(Some(Rc::clone(&opened)));
+        Ok(opened)
+    }
+
+    /// Nobody gets this one any more.
+    fn forget(&self, broken: &Rc<Connection>) {
+        let mut kept = self.connection.borrow_mut();
+        if kept.as_ref().is_some_and(|kept| Rc::ptr_eq(kept, broken)) {
+            *kept = None;
+        }
     }
 }
 

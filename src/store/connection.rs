@@ -32,9 +32,8 @@ impl Connection {
     /// # Errors
     /// Why none can be opened.
     pub async fn get(&self) -> Result<Rc<pg::Connection>, String> {
-        let open = self.open.borrow().upgrade();
-        match open {
-            Some(open) => Ok(open),
+        match self.present() {
+            Some(present) => Ok(present),
             None => self.opening.ask((), async |askers| vec![self.open().await; askers.len()]).await,
         }
     }
@@ -52,7 +51,15 @@ impl Connection {
         self.open.take();
     }
 
+    fn present(&self) -> Option<Rc<pg::Connection>> {
+        self.open.borrow().upgrade()
+    }
+
     async fn open(&self) -> Result<Rc<pg::Connection>, String> {
+        // Who came while one was being opened asks when it is there.
+        if let Some(present) = self.present() {
+            return Ok(present);
+        }
         let opened = pg::Connection::open(&self.database_url).await.map_err(|error| error.to_string())?;
         let opened = Rc::new(opened);
         self.open.replace(Rc::downgrade(&opened));
