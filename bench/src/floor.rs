@@ -21,7 +21,7 @@ pub const CONNECTIONS_MAX: u32 = 64;
 
 const INSERT_TASK: &str = include_str!("../../src/store/insert_task.sql");
 const CHANGE_TASK: &str = include_str!("../../src/store/change_task.sql");
-const SELECT_TASK: &str = include_str!("../../src/store/select_task.sql");
+const READ_TASK: &str = include_str!("../../src/store/read_task.sql");
 const LIST_TASKS: &str = include_str!("../../src/store/list_tasks.sql");
 
 pub async fn run(database_url: &str, load: Load<'_>) -> Result<Outcome> {
@@ -74,7 +74,7 @@ fn text(operation: Operation) -> String {
             .replace("{type}", "uuid")
             .replace("{direction}", "desc")
             .replace("{after}", "<"),
-        Operation::Get | Operation::GetCached | Operation::Hello => SELECT_TASK.to_owned(),
+        Operation::Get | Operation::GetCached | Operation::Hello => READ_TASK.to_owned(),
     }
 }
 

@@ -19,7 +19,7 @@ pub(super) async fn task(id: PathId, request: Request) -> Result<Response, Probl
         Cached::Miss(lease) => Some(lease),
         Cached::Unavailable => None,
     };
-    let task = instance.store.select_task(id).await?.ok_or(Problem::NoSuchTask)?;
+    let task = instance.store.read_task(id).await?.ok_or(Problem::NoSuchTask)?;
     if let Some(lease) = lease {
         instance.cache.store(lease, format!("{}\n{}", task.version, task.document).as_bytes()).await;
     }

@@ -19,7 +19,7 @@ const INSERT_TASK_ONCE: &str = include_str!("insert_task_once.sql");
 const INSERT_TASKS: &str = include_str!("insert_tasks.sql");
 const CHANGE_TASK: &str = include_str!("change_task.sql");
 const DELETE_TASK: &str = include_str!("delete_task.sql");
-const SELECT_TASK: &str = include_str!("select_task.sql");
+const READ_TASK: &str = include_str!("read_task.sql");
 const SELECT_EVENTS: &str = include_str!("select_events.sql");
 const LIST_TASKS: &str = include_str!("list_tasks.sql");
 
@@ -203,9 +203,9 @@ impl Store {
         event.map(Deleted::Done).ok_or_else(|| StoreError::Refused(anyhow!("a deletion without an event")))
     }
 
-    pub async fn select_task(&self, id: Uuid) -> Result<Option<Found>, StoreError> {
-        let row = self.rows(SELECT_TASK, vec![uuid(id)]).await?.pop();
-        row.map(|row| Ok(Found { document: get(&row, "task_document")?, version: get(&row, "version")? }))
+    pub async fn read_task(&self, id: Uuid) -> Result<Option<Found>, StoreError> {
+        let row = self.rows(READ_TASK, vec![uuid(id)]).await?.pop();
+        row.map(|row| Ok(Found { document: get(&row, "document")?, version: get(&row, "version")? }))
             .transpose()
     }
 

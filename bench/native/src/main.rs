@@ -106,7 +106,7 @@ async fn read(State(app): State<Arc<App>>, Path(id): Path<Uuid>) -> Answer {
         Cached::Hit { head, document } => return with_etag(head.parse()?, json(document)),
         Cached::Miss(lease) => lease,
     };
-    let Some((document, version)) = app.store.select_task(id).await? else {
+    let Some((document, version)) = app.store.read_task(id).await? else {
         return Ok(StatusCode::NOT_FOUND.into_response());
     };
     app.cache.store(lease, &version.to_string(), &document).await?;

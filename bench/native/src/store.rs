@@ -17,7 +17,7 @@ const NORMAL: i16 = 1;
 
 const INSERT_TASK: &str = include_str!("../../../src/store/insert_task.sql");
 const CHANGE_TASK: &str = include_str!("../../../src/store/change_task.sql");
-const SELECT_TASK: &str = include_str!("../../../src/store/select_task.sql");
+const READ_TASK: &str = include_str!("../../../src/store/read_task.sql");
 const LIST_TASKS: &str = include_str!("../../../src/store/list_tasks.sql");
 
 #[derive(Clone)]
@@ -121,9 +121,9 @@ impl Store {
         Ok(Some(Changed { document, version, event }))
     }
 
-    pub async fn select_task(&self, id: Uuid) -> Result<Option<(String, i64)>> {
+    pub async fn read_task(&self, id: Uuid) -> Result<Option<(String, i64)>> {
         let connection = self.pool.get().await?;
-        let statement = connection.prepare_cached(SELECT_TASK).await?;
+        let statement = connection.prepare_cached(READ_TASK).await?;
         let row = connection.query_opt(&statement, &[&id]).await?;
         Ok(row.map(|row| (row.get(0), row.get(1))))
     }

@@ -1,1 +1,0 @@
-select task_document(tasks), version from tasks where id = $1::uuid
