@@ -113,6 +113,14 @@ pub struct Config {
     )]
     pub kafka_batch_events_max: u32,
 
+    /// From the beginning of one produce request to that of the partition's next, unless that is full, in
+    /// milliseconds. An event that comes after a pause goes at once.
+    #[arg(
+        long, env = "KAFKA_LINGER_MS", value_name = "KAFKA_LINGER_MS", default_value = "5",
+        value_parser = millis(0, 60_000)
+    )]
+    pub kafka_linger: Duration,
+
     /// Bytes of forwarded events that may wait for the broker; past it a forward is answered with 503.
     #[arg(
         long, env = "QUEUE_BYTES_MAX", value_name = "QUEUE_BYTES_MAX", default_value = "16777216",

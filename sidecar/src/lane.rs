@@ -186,6 +186,12 @@ impl Lane {
         if self.under_way.is_empty() { Next::Idle } else { Next::Publish }
     }
 
+    /// Whether waiting for more events would not make the next batch larger.
+    pub fn has_full_batch(&self, limits: BatchLimits) -> bool {
+        let fitting = self.fitting(limits);
+        fitting == self.events_max(limits) || fitting < self.queue.len()
+    }
+
     /// The batch that is under way, in the order of publication.
     pub fn batch(&self) -> &[Offered] {
         &self.under_way
@@ -308,17 +314,25 @@ impl Lane {
     /// Moves the next batch from the queue, at least one event if any is queued.
     fn fill_batch(&mut self, limits: BatchLimits) {
         assert!(self.under_way.is_empty(), "one produce request under way at a time");
-        let events_max = match self.suspects {
-            0 => limits.events_max,
-            suspects => (suspects / 2).clamp(1, limits.events_max),
-        };
+        let count = self.fitting(limits).max(1).min(self.queue.len());
+        self.under_way.extend(self.queue.drain(..count));
+    }
+
+    /// Events at the front of the queue that go into one batch.
+    fn fitting(&self, limits: BatchLimits) -> usize {
         let mut bytes = 0;
-        let fitting = self.queue.iter().take(events_max).take_while(|offered| {
+        let fitting = self.queue.iter().take(self.events_max(limits)).take_while(|offered| {
             bytes += event_bytes(&offered.event);
             bytes <= limits.bytes_max
         });
-        let count = fitting.count().max(1).min(self.queue.len());
-        self.under_way.extend(self.queue.drain(..count));
+        fitting.count()
+    }
+
+    fn events_max(&self, limits: BatchLimits) -> usize {
+        match self.suspects {
+            0 => limits.events_max,
+            suspects => (suspects / 2).clamp(1, limits.events_max),
+        }
     }
 
     fn requeue(&mut self) {

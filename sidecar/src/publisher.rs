@@ -45,10 +45,21 @@ pub struct Publisher {
     pub outbox: Outbox,
     pub repair: Repair,
     pub limits: BatchLimits,
+    /// Between the beginnings of two batches, unless the second one is full.
+    pub linger: Duration,
     pub health: Health,
     pub metrics: Metrics,
     pub closing: CancellationToken,
-    pub empty_reads: u32,
+    pub progress: Progress,
+}
+
+/// How far the publisher has come, for itself only.
+#[derive(Default)]
+pub struct Progress {
+    /// Fetches in a row that brought nothing.
+    empty_reads: u32,
+    /// Before then a batch goes only if it is full.
+    linger_until: Option<Instant>,
 }
 
 /// The name of a lane's health check.
@@ -66,6 +77,7 @@ impl Publisher {
         loop {
             if client.is_some() {
                 self.wait_for_work(&mut lane).await;
+                self.linger(&mut lane).await;
             }
             if lane.pending() == 0 && self.closing.is_cancelled() {
                 return;
@@ -106,8 +118,23 @@ impl Publisher {
                 () = tokio::time::sleep(PROBE_INTERVAL) => {}
             }
         }
-        while let Ok(offered) = self.offers.try_recv() {
-            self.take_in(lane, offered);
+        self.take_in_all(lane);
+    }
+
+    /// Lets events gather when the last batch began only just now: a request for each few of them costs the broker more
+    /// than they do. One that comes after a pause does not wait.
+    async fn linger(&mut self, lane: &mut Lane) {
+        while let Some(until) = self.progress.linger_until
+            && Instant::now() < until
+            && !lane.has_full_batch(self.limits)
+            && !self.closing.is_cancelled()
+        {
+            tokio::select! {
+                Some(offered) = self.offers.recv() => self.take_in(lane, offered),
+                () = self.closing.cancelled() => {}
+                () = tokio::time::sleep_until(until.into()) => {}
+            }
+            self.take_in_all(lane);
         }
     }
 
@@ -160,7 +187,7 @@ impl Publisher {
         if from != end {
             info!(partition, from, end, "reading back what is on the topic already");
         }
-        self.empty_reads = 0;
+        self.progress.empty_reads = 0;
         *client = Some(connected);
         lane.connected(from, end);
         Ok(())
@@ -181,8 +208,12 @@ impl Publisher {
             Read::Records(records, end) => {
                 // A fetch without records stands before what is no record, such as a marker, or before a
                 // transaction of another producer that is still open.
-                self.empty_reads = if records.is_empty() { self.empty_reads + 1 } else { 0 };
-                ensure!(self.empty_reads <= EMPTY_READS_MAX, "nothing to be read from offset {from} on");
+                self.progress.empty_reads =
+                    if records.is_empty() { self.progress.empty_reads + 1 } else { 0 };
+                ensure!(
+                    self.progress.empty_reads <= EMPTY_READS_MAX,
+                    "nothing to be read from offset {from} on"
+                );
                 let next_offset = records.last().map_or(from, |last| last.offset) + 1;
                 let published = lane.read(read_back::events(&records), next_offset, end);
                 self.remove(lane, published).await;
@@ -194,6 +225,7 @@ impl Publisher {
     async fn publish(&mut self, lane: &mut Lane, client: &Partition) -> Result<()> {
         let records = lane.batch().iter().map(|offered| record::of_event(&offered.event)).collect();
         let started = Instant::now();
+        self.progress.linger_until = Some(started + self.linger);
         let produced = self.meanwhile(lane, client.produce(records)).await;
         let error_type = match &produced {
             Ok(Produced::Acked(_)) => None,
@@ -231,6 +263,13 @@ impl Publisher {
                 done = &mut work => return done,
                 Some(offered) = self.offers.recv() => self.take_in(lane, offered),
             }
+        }
+    }
+
+    /// Takes in what has arrived.
+    fn take_in_all(&mut self, lane: &mut Lane) {
+        while let Ok(offered) = self.offers.try_recv() {
+            self.take_in(lane, offered);
         }
     }
 

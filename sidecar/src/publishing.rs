@@ -19,7 +19,7 @@ use crate::lanes::{Lanes, Role, Roles};
 use crate::leader::{Leader, Leadership};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
-use crate::publisher::{self, Publisher};
+use crate::publisher::{self, Progress, Publisher};
 use crate::repair::Repair;
 use crate::sweep::{Sweep, Wake};
 use crate::{prune, removal, watch};
@@ -104,10 +104,11 @@ impl Publishing {
                     events_max: self.config.kafka_batch_events_max as usize,
                     bytes_max: self.config.kafka_batch_bytes_max as usize,
                 },
+                linger: self.config.kafka_linger,
                 health: self.health.clone(),
                 metrics: self.metrics.clone(),
                 closing: self.closing.clone(),
-                empty_reads: 0,
+                progress: Progress::default(),
             };
             workers.spawn(publisher.run());
         }

@@ -7,6 +7,7 @@ mod idempotency; // and if it may have happened already
 mod receipts; // where its event is
 mod batch; // many at once
 mod together; // or many that each come alone
+mod linger; // and their events on the way
 mod lists; // filters, orders, pages
 mod refuse; // bad input
 mod guard; // tokens and origins

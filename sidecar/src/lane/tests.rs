@@ -291,3 +291,22 @@ fn a_batch_keeps_its_limits_but_is_never_empty() {
     lane.next(BatchLimits { events_max: 10, bytes_max: 1 });
     assert_eq!(lane.batch().len(), 1);
 }
+
+#[test]
+fn a_batch_is_full_when_waiting_would_not_make_it_larger() {
+    let mut lane = connected();
+    let is_full =
+        |lane: &Lane, events_max, bytes_max| lane.has_full_batch(BatchLimits { events_max, bytes_max });
+    assert!(!is_full(&lane, 2, usize::MAX));
+    offer(&mut lane, 1, 1);
+    assert!(!is_full(&lane, 2, usize::MAX));
+    assert!(is_full(&lane, 1, usize::MAX));
+    let bytes = event_bytes(&event(1, 1));
+    assert!(!is_full(&lane, 2, bytes));
+    offer(&mut lane, 2, 1);
+    assert!(is_full(&lane, 2, usize::MAX) && is_full(&lane, 3, bytes));
+    // What is refused is found in ever smaller batches, which need not wait either.
+    lane.next(BatchLimits { events_max: 3, bytes_max: usize::MAX });
+    lane.refused("too large".into());
+    assert!(is_full(&lane, 3, usize::MAX));
+}
