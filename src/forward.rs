@@ -9,7 +9,7 @@ use contract::{BATCH_CONTENT_TYPE, EVENTS_PATH, Event, Receipt, Receipts};
 use http::{Request, StatusCode, header};
 use spin_sdk::http::body::IncomingBodyExt as _;
 use spin_sdk::http::{FullBody, IntoRequest as _};
-use spin_sdk::wit_bindgen;
+use spin_sdk::{time, wit_bindgen};
 use thiserror::Error;
 
 use crate::deadline::{TimedOut, within};
@@ -18,6 +18,10 @@ use crate::log;
 /// One request to the sidecar: well below what it takes at once.
 const BATCH_EVENTS_MAX: usize = 64;
 const BATCH_PAYLOAD_BYTES_MAX: usize = 512 * 1024;
+
+/// From the beginning of one request to that of the next, unless that is full: each costs the sidecar and the host more
+/// than its events do. An event that comes after a pause goes at once.
+const LINGER: Duration = Duration::from_millis(5);
 
 /// What a forward gets on top of the wait, to be handed over and answered.
 const SEND_TIME: Duration = Duration::from_millis(500);
@@ -74,8 +78,13 @@ impl Forwarder {
             if batch.is_empty() {
                 return;
             }
+            let began = Instant::now();
             let answer = self.send(&batch, None).await;
             self.note(answer.as_ref().err());
+            let left = LINGER.saturating_sub(began.elapsed());
+            if !left.is_zero() && self.waiting.borrow().len() < BATCH_EVENTS_MAX {
+                time::sleep(left).await;
+            }
         }
     }
 
