@@ -212,8 +212,9 @@ impl Cache {
             }
             self.forget(&connection);
         }
-        let open = async |askers: Vec<()>| vec![self.open().await; askers.len()];
-        let connection = self.opening.ask((), open).await?;
+        let open = async || self.open().await;
+        let connection =
+            self.opening.ask((), open, async |opened, askers| vec![opened; askers.len()]).await?;
         connection.execute(name, arguments).await
     }
 

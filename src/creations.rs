@@ -1,11 +1,13 @@
 //! Creations that come together are committed together: one statement is under way in the instance, and what gathers
-//! meanwhile goes with the next. Parsing, planning and the commit cost more than the rows.
+//! meanwhile, until there is a connection for it, goes with the next. Parsing, planning and the commit cost more than the
+//! rows.
 
 use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::anyhow;
 use contract::Event;
+use spin_sdk::pg;
 
 use crate::cache::{Cache, Dropped};
 use crate::deadline::{TimedOut, within};
@@ -40,8 +42,9 @@ impl Creations {
         store: &Store,
         cache: &Cache,
     ) -> Result<Dropped, StoreError> {
-        let ask = async |all: Vec<_>| commit_all(&all, store, cache).await;
-        let committed = within(self.timeout, self.together.ask(Rc::clone(&new), ask)).await;
+        let connect = async || store.connect().await;
+        let commit = async |connected, all: Vec<_>| commit_all(connected, &all, store, cache).await;
+        let committed = within(self.timeout, self.together.ask(Rc::clone(&new), connect, commit)).await;
         match committed {
             Ok(Committed::Done(dropped)) => Ok(dropped),
             Ok(Committed::Unavailable(cause)) => Err(StoreError::Unavailable(anyhow!(cause))),
@@ -54,10 +57,16 @@ impl Creations {
     }
 }
 
-async fn commit_all(all: &[Rc<(Task, Event)>], store: &Store, cache: &Cache) -> Vec<Committed> {
-    let committed = match all {
-        [only] => store.insert_task(&only.0, &only.1).await,
-        all => store.insert_tasks(all.iter().map(AsRef::as_ref)).await,
+async fn commit_all(
+    connected: Result<Rc<pg::Connection>, StoreError>,
+    all: &[Rc<(Task, Event)>],
+    store: &Store,
+    cache: &Cache,
+) -> Vec<Committed> {
+    let committed = match (connected, all) {
+        (Ok(_held), [only]) => store.insert_task(&only.0, &only.1).await,
+        (Ok(_held), all) => store.insert_tasks(all.iter().map(AsRef::as_ref)).await,
+        (Err(error), _) => Err(error),
     };
     let dropped = match committed {
         Ok(()) => Ok(cache.drop_stale(&[]).await),

@@ -3,6 +3,7 @@
 //! Spin has no transactions for guests, and a guest that is killed after a BEGIN would hand its open
 //! transaction to the next user of the pooled connection. So each use case is one statement.
 
+use std::rc::Rc;
 use std::time::Duration;
 
 use anyhow::anyhow;
@@ -45,6 +46,15 @@ impl Store {
         Store { timeout, connection: Connection::new(database_url) }
     }
 
+    /// A connection, to be held by who is about to need it.
+    pub async fn connect(&self) -> Result<Rc<pg::Connection>, StoreError> {
+        match within(self.timeout, self.connection.get()).await {
+            Ok(Ok(connection)) => Ok(connection),
+            Ok(Err(error)) => Err(cannot_open(&error)),
+            Err(timed_out) => Err(StoreError::Unavailable(TimedOut::into(timed_out))),
+        }
+    }
+
     /// Runs a use case, a second time if its connection turns out to be broken, which after a restart
     /// of PostgreSQL the pooled ones are; both within the timeout.
     async fn run<T>(
@@ -73,9 +83,7 @@ impl Store {
         &self,
         use_case: impl AsyncFn(&pg::Connection) -> Result<T, PgError>,
     ) -> Result<T, Failure> {
-        let connection = self.connection.get().await.map_err(|error| {
-            Failure::Final(StoreError::Unavailable(anyhow!("opening a connection: {error}")))
-        })?;
+        let connection = self.connection.get().await.map_err(|error| Failure::Final(cannot_open(&error)))?;
         use_case(&connection).await.map_err(|error| {
             let failure = classify(error);
             if let Failure::Broken(_) = failure {
@@ -84,6 +92,10 @@ impl Store {
             failure
         })
     }
+}
+
+fn cannot_open(error: &str) -> StoreError {
+    StoreError::Unavailable(anyhow!("opening a connection: {error}"))
 }
 
 /// All rows of an answer, column by column. An error in the middle of them comes only with their end,

@@ -27,8 +27,14 @@ impl<Q: Clone, A> Together<Q, A> {
         Together { waiting: RefCell::default(), is_asking: Cell::new(false) }
     }
 
-    /// The answer to `question`. `ask` gives one for each that it gets, in their order.
-    pub async fn ask(&self, question: Q, ask: impl AsyncFn(Vec<Q>) -> Vec<A>) -> A {
+    /// The answer to `question`. `prepare` gets ready what asking takes, and whatever gathers until then is asked as well;
+    /// `ask` gives an answer for each question that it gets, in their order.
+    pub async fn ask<P>(
+        &self,
+        question: Q,
+        prepare: impl AsyncFn() -> P,
+        ask: impl AsyncFn(P, Vec<Q>) -> Vec<A>,
+    ) -> A {
         let mine = Rc::new(Question { question, answer: Cell::new(None), wake: Cell::new(None) });
         self.waiting.borrow_mut().push(Rc::clone(&mine));
         let _mine = Mine { together: self, question: &mine };
@@ -41,8 +47,9 @@ impl<Q: Clone, A> Together<Q, A> {
                 mine.wake.set(Some(wake));
                 wait.woken().await;
             } else {
-                let asked = Asked::begin(self);
-                let answers = ask(asked.questions()).await;
+                let mut asked = Asked::begin(self);
+                let prepared = prepare().await;
+                let answers = ask(prepared, asked.gather()).await;
                 asked.tell(answers);
             }
         }
@@ -81,10 +88,11 @@ struct Asked<'a, Q: Clone, A> {
 impl<'a, Q: Clone, A> Asked<'a, Q, A> {
     fn begin(together: &'a Together<Q, A>) -> Self {
         together.is_asking.set(true);
-        Asked { together, questions: together.waiting.take() }
+        Asked { together, questions: Vec::new() }
     }
 
-    fn questions(&self) -> Vec<Q> {
+    fn gather(&mut self) -> Vec<Q> {
+        self.questions = self.together.waiting.take();
         self.questions.iter().map(|asked| asked.question.clone()).collect()
     }
 

@@ -6,14 +6,15 @@
 
 use std::cell::RefCell;
 use std::rc::{Rc, Weak};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use spin_sdk::pg;
 use spin_sdk::{time, wit_bindgen};
 
 use crate::together::Together;
 
-/// How long a connection is held, in use or not. As long as requests follow each other on it, it is used for longer.
+/// How long a connection is held, in use or not, from the moment on when it was asked for. As long as requests follow each
+/// other on it, it is used for longer. Who had to wait so long for one that others wait as well gives it back at once.
 const HOLD: Duration = Duration::from_millis(20);
 
 pub struct Connection {
@@ -34,7 +35,10 @@ impl Connection {
     pub async fn get(&self) -> Result<Rc<pg::Connection>, String> {
         match self.present() {
             Some(present) => Ok(present),
-            None => self.opening.ask((), async |askers| vec![self.open().await; askers.len()]).await,
+            None => {
+                let open = async || self.open().await;
+                self.opening.ask((), open, async |opened, askers| vec![opened; askers.len()]).await
+            }
         }
     }
 
@@ -60,14 +64,18 @@ impl Connection {
         if let Some(present) = self.present() {
             return Ok(present);
         }
+        let asked = Instant::now();
         let opened = pg::Connection::open(&self.database_url).await.map_err(|error| error.to_string())?;
         let opened = Rc::new(opened);
         self.open.replace(Rc::downgrade(&opened));
-        let held = Rc::clone(&opened);
-        wit_bindgen::spawn(async move {
-            time::sleep(HOLD).await;
-            drop(held);
-        });
+        let left = HOLD.saturating_sub(asked.elapsed());
+        if !left.is_zero() {
+            let held = Rc::clone(&opened);
+            wit_bindgen::spawn(async move {
+                time::sleep(left).await;
+                drop(held);
+            });
+        }
         Ok(opened)
     }
 }

@@ -16,7 +16,7 @@ use super::Together;
 enum Step {
     /// Another request asks.
     Come,
-    /// The question that is under way is answered.
+    /// What is under way is done: everything is ready for the question, or the question is answered.
     Answer,
     /// A request goes away before its answer is there.
     Leave(prop::sample::Index),
@@ -43,7 +43,8 @@ struct Host {
 }
 
 impl Host {
-    async fn ask(&self, questions: Vec<usize>) -> Vec<usize> {
+    /// Until the host has done what it is asked to do.
+    async fn wait(&self) {
         struct UnderWay<'a>(&'a Cell<u32>);
         impl Drop for UnderWay<'_> {
             fn drop(&mut self) {
@@ -56,6 +57,10 @@ impl Host {
         let (sender, answer) = oneshot::channel();
         self.asked.replace(Some(sender));
         answer.await.expect("the host answers");
+    }
+
+    async fn ask(&self, questions: Vec<usize>) -> Vec<usize> {
+        self.wait().await;
         for question in &questions {
             self.answered.borrow_mut()[*question] += 1;
         }
@@ -116,7 +121,8 @@ proptest! {
                     host.answered.borrow_mut().push(0);
                     let (host, together) = (Rc::clone(&host), Rc::clone(&together));
                     let future = Box::pin(async move {
-                        together.ask(number, async |questions| host.ask(questions).await).await
+                        let prepare = async || host.wait().await;
+                        together.ask(number, prepare, async |(), questions| host.ask(questions).await).await
                     });
                     let woken = Arc::new(Woken(AtomicBool::new(true)));
                     requests.push(Request { number, woken, future });
@@ -159,10 +165,11 @@ fn what_gathers_while_one_is_asked_is_asked_at_once() {
     let mut all: Vec<_> = (0..4)
         .map(|number| {
             let (host, sizes) = (Rc::clone(&host), &sizes);
-            Box::pin(together.ask(number, async move |questions: Vec<usize>| {
+            let ask = async move |(), questions: Vec<usize>| {
                 sizes.borrow_mut().push(questions.len());
                 host.ask(questions).await
-            }))
+            };
+            Box::pin(together.ask(number, async || (), ask))
         })
         .collect();
     let mut context = Context::from_waker(Waker::noop());
@@ -176,14 +183,36 @@ fn what_gathers_while_one_is_asked_is_asked_at_once() {
 }
 
 #[test]
+fn what_gathers_while_things_are_made_ready_is_asked_as_well() {
+    let host = Rc::new(Host::default());
+    host.answered.borrow_mut().resize(3, 0);
+    let together: Together<usize, usize> = Together::new();
+    let mut all: Vec<_> = (0..3)
+        .map(|number| {
+            let (preparing, asked) = (Rc::clone(&host), Rc::clone(&host));
+            let prepare = async move || preparing.wait().await;
+            Box::pin(together.ask(number, prepare, async move |(), questions| asked.ask(questions).await))
+        })
+        .collect();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut done = || {
+        host.answer();
+        all.retain_mut(|request| request.as_mut().poll(&mut context).is_pending());
+        all.len()
+    };
+    // All come, the first one has made ready, and all are answered.
+    assert_eq!([done(), done(), done()], [3, 3, 0]);
+}
+
+#[test]
 fn who_left_in_the_middle_keeps_nobody_from_being_asked() {
     let host = Rc::new(Host::default());
     host.answered.borrow_mut().resize(4, 0);
     let together: Rc<Together<usize, usize>> = Rc::new(Together::new());
     let come = |number: usize| {
         let (host, together) = (Rc::clone(&host), Rc::clone(&together));
-        let future =
-            Box::pin(async move { together.ask(number, async |questions| host.ask(questions).await).await });
+        let ask = async move |(), questions| host.ask(questions).await;
+        let future = Box::pin(async move { together.ask(number, async || (), ask).await });
         let mut request = Request { number, woken: Arc::new(Woken(AtomicBool::new(true))), future };
         assert!(!run(&mut request));
         request
