@@ -13,7 +13,7 @@ use spin_sdk::{time, wit_bindgen};
 use thiserror::Error;
 
 use crate::deadline::{TimedOut, within};
-use crate::log;
+use crate::{log, spawned};
 
 /// One request to the sidecar: well below what it takes at once.
 const BATCH_EVENTS_MAX: usize = 64;
@@ -129,10 +129,10 @@ impl Forwarder {
             .map_err(|error| ForwardError::Http(error.to_string()))?;
         let exchange = async {
             let request = request.into_request()?;
-            // The body's write becomes pending, so that the host's client finds it with the head. It would
+            // The body's write begins first, so that the host's client finds it with the head. It would
             // send the head alone, and hold the body back until the sidecar's kernel has acknowledged that,
             // which it delays by 40 ms: Spin does not set TCP_NODELAY here either (see `send` in lib.rs).
-            wit_bindgen::yield_async().await;
+            spawned::begin().await;
             let response = spin_sdk::http::send(request).await?;
             let status = response.status();
             // Read to its end, so that the host can use the connection again.
