@@ -219,7 +219,7 @@ impl Cache {
     }
 
     async fn open(&self) -> Result<Rc<Connection>, RedisError> {
-        // Who came while one was being opened asks when it is there.
+        // Another request may have opened one while this one's failed.
         let kept = self.connection.borrow().clone();
         if let Some(connection) = kept {
             return Ok(connection);

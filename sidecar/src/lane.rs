@@ -6,6 +6,7 @@
 //! the partition in the order of their versions, and further ones only where nobody could know.
 
 mod memory; // what is published
+mod next; // what is to be done
 
 use std::collections::{BTreeMap, HashMap, VecDeque};
 
@@ -18,6 +19,7 @@ use crate::offered::{Companion, Offered, event_bytes};
 use memory::{Memory, Recalled};
 
 pub use memory::OnTopic;
+pub use next::{BatchLimits, Gap, Next, Published, Refused};
 
 /// What became of an offered event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
@@ -38,52 +40,6 @@ pub struct Found {
     pub newest: HashMap<Uuid, OnTopic>,
 }
 
-/// The part of the outbox that a lane needs: a task's rows after a version, up to another one.
-#[derive(Clone, Copy, Debug, Eq, PartialEq)]
-pub struct Gap {
-    pub task_id: Uuid,
-    /// The newest version that is queued or published as far as the lane remembers, or 0.
-    pub after: u64,
-    /// The newest version that is held.
-    pub up_to: u64,
-}
-
-/// An event that the broker has refused for good, alone in its batch.
-#[derive(Clone, Debug, Eq, PartialEq)]
-pub struct Refused {
-    pub event_id: Uuid,
-    pub task_id: Uuid,
-    pub version: u64,
-    pub reason: String,
-}
-
-/// What a lane wants done.
-#[derive(Debug, Eq, PartialEq)]
-pub enum Next {
-    /// Connect to the partition. Reading it back begins at this offset, or, if none, at the stored position.
-    Connect { from: Option<i64> },
-    /// Read on at this offset.
-    Read { from: i64 },
-    /// Load a part of the outbox.
-    Load(Gap),
-    /// Publish the batch that is now under way.
-    Publish,
-    /// Park this event: it stays in the outbox, and its task's later ones behind it.
-    Park(Refused),
-    /// Let these rows go: their events are published, though nobody has seen them on the partition.
-    Remove(Published),
-    /// Wait until something is offered.
-    Idle,
-}
-
-/// Events that are on the partition: their rows can go, and with them the position can be stored up to
-/// which there are no others of ours.
-#[derive(Debug, Eq, PartialEq)]
-pub struct Published {
-    pub ids: Vec<Uuid>,
-    pub next_offset: i64,
-}
-
 /// What is known of the partition's end.
 #[derive(Clone, Copy, Debug)]
 enum Tail {
@@ -93,13 +49,6 @@ enum Tail {
     Reading { next_offset: i64, end: i64 },
     /// Nothing of ours comes from this offset on.
     Known { next_offset: i64 },
-}
-
-/// How much goes into one produce request.
-#[derive(Clone, Copy, Debug)]
-pub struct BatchLimits {
-    pub events_max: usize,
-    pub bytes_max: usize,
 }
 
 pub struct Lane {

@@ -33,7 +33,8 @@ impl Connection {
     /// # Errors
     /// Why none can be opened.
     pub async fn get(&self) -> Result<Rc<pg::Connection>, String> {
-        match self.present() {
+        let present = self.open.borrow().upgrade();
+        match present {
             Some(present) => Ok(present),
             None => {
                 let open = async || self.open().await;
@@ -55,15 +56,7 @@ impl Connection {
         self.open.take();
     }
 
-    fn present(&self) -> Option<Rc<pg::Connection>> {
-        self.open.borrow().upgrade()
-    }
-
     async fn open(&self) -> Result<Rc<pg::Connection>, String> {
-        // Who came while one was being opened asks when it is there.
-        if let Some(present) = self.present() {
-            return Ok(present);
-        }
         let asked = Instant::now();
         let opened = pg::Connection::open(&self.database_url).await.map_err(|error| error.to_string())?;
         let opened = Rc::new(opened);
