@@ -88,7 +88,12 @@ impl Application {
         for (id, component) in &manifest.components {
             let service = compiler.compile(id, &component.source)?;
             let component_state = Arc::new(component_state(id, component, &values, &log_dir)?);
-            let starter = Starter { component: component_state, service, lifetime: lifetime.clone() };
+            let starter = Starter {
+                component: component_state,
+                service,
+                lifetime: lifetime.clone(),
+                load: Arc::default(),
+            };
             let served = Served {
                 id: id.clone(),
                 description: component.description.clone(),

@@ -2,9 +2,14 @@
 //! An instance lives on after a response for as long as its guest has work left, and ends with a trap.
 
 use std::{
+    num::NonZero,
     pin::Pin,
-    sync::Arc,
+    sync::{
+        Arc, Mutex, PoisonError,
+        atomic::{AtomicUsize, Ordering::Relaxed},
+    },
     task::{Context, Poll},
+    thread::available_parallelism,
     time::{Duration, Instant},
 };
 
@@ -33,6 +38,63 @@ const IDLE_MAX: Duration = Duration::from_secs(1);
 /// The instances of a component.
 pub type Instances = ProxyHandler<Starter>;
 
+/// Requests at once from which on another instance is worth having, where there is one for each processor: of those
+/// beyond, one that has nothing to do ends now and then. Few instances with several requests each do their work with
+/// fewer connections and statements than many with one each. Spin keeps them.
+const REQUESTS_AT_ONCE_USUAL: usize = 4;
+const SHRINK_INTERVAL: Duration = Duration::from_millis(20);
+
+/// The instances of a component, and what they have to do.
+pub struct Load {
+    processors: usize,
+    instances: AtomicUsize,
+    requests: AtomicUsize,
+    shrunk: Mutex<Instant>,
+}
+
+impl Default for Load {
+    fn default() -> Load {
+        Load {
+            processors: available_parallelism().map_or(1, NonZero::get),
+            instances: AtomicUsize::new(0),
+            requests: AtomicUsize::new(0),
+            shrunk: Mutex::new(Instant::now()),
+        }
+    }
+}
+
+impl Load {
+    /// Whether an instance that has nothing to do is to end.
+    fn shrinks(&self) -> bool {
+        let enough = self.processors + self.requests.load(Relaxed) / REQUESTS_AT_ONCE_USUAL;
+        if self.instances.load(Relaxed) <= enough {
+            return false;
+        }
+        let mut shrunk = self.shrunk.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_time = shrunk.elapsed() >= SHRINK_INTERVAL;
+        if is_time {
+            *shrunk = Instant::now();
+        }
+        is_time
+    }
+}
+
+/// Counts as one for as long as it is there.
+struct One(Arc<Load>, fn(&Load) -> &AtomicUsize);
+
+impl One {
+    fn of(load: &Arc<Load>, which: fn(&Load) -> &AtomicUsize) -> One {
+        which(load).fetch_add(1, Relaxed);
+        One(load.clone(), which)
+    }
+}
+
+impl Drop for One {
+    fn drop(&mut self) {
+        (self.1)(&self.0).fetch_sub(1, Relaxed);
+    }
+}
+
 /// How instances learn that the host is stopping, and how the host learns that they have ended.
 #[derive(Clone, Default)]
 pub struct Lifetime {
@@ -48,6 +110,7 @@ pub struct Starter {
     pub component: Arc<Component>,
     pub service: ServicePre<State>,
     pub lifetime: Lifetime,
+    pub load: Arc<Load>,
 }
 
 impl Starter {
@@ -76,7 +139,12 @@ impl HandlerState for Starter {
                 draining: Box::pin(self.lifetime.draining.clone().cancelled_owned()),
                 abandoned: Box::pin(self.lifetime.abandoned.clone().cancelled_owned()),
             },
-            state: Running { component: self.component.clone(), _tracked: self.lifetime.running.token() },
+            state: Running {
+                component: self.component.clone(),
+                load: self.load.clone(),
+                _counted: One::of(&self.load, |load| &load.instances),
+                _tracked: self.lifetime.running.token(),
+            },
         })
     }
 }
@@ -117,6 +185,8 @@ impl WorkerExpiration for Expiration {
 /// What is known of an instance while it runs.
 pub struct Running {
     component: Arc<Component>,
+    load: Arc<Load>,
+    _counted: One,
     _tracked: TaskTrackerToken,
 }
 
@@ -125,7 +195,7 @@ impl WorkerState for Running {
     type RequestData = ();
 
     fn should_accept_request(&self, at_once: usize, in_all: usize) -> ShouldAccept {
-        if in_all >= REQUESTS_PER_INSTANCE_MAX {
+        if in_all >= REQUESTS_PER_INSTANCE_MAX || (at_once == 0 && in_all > 0 && self.load.shrinks()) {
             ShouldAccept::Never
         } else if at_once >= REQUESTS_AT_ONCE_MAX {
             ShouldAccept::No
@@ -140,7 +210,11 @@ impl WorkerState for Running {
         (): (),
         _: GuestTaskId,
     ) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
-        Box::pin(std::future::pending())
+        let counted = One::of(&self.load, |load| &load.requests);
+        Box::pin(async move {
+            let _counted = counted;
+            std::future::pending::<()>().await;
+        })
     }
 
     fn drop(&self, store: Store<State>, result: wasmtime::Result<()>) {
