@@ -226,3 +226,27 @@ impl WorkerState for Running {
         drop(store);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_more_instances_than_the_requests_need_one_ends_at_a_time() {
+        let load = Arc::new(Load { processors: 2, ..Load::default() });
+        let is_time = || *load.shrunk.lock().unwrap() = Instant::now() - SHRINK_INTERVAL;
+        let instances: Vec<_> = (0..3).map(|_| One::of(&load, |load| &load.instances)).collect();
+        is_time();
+        assert!(load.shrinks());
+        assert!(!load.shrinks(), "not at once again");
+        is_time();
+        let requests: Vec<_> =
+            (0..REQUESTS_AT_ONCE_USUAL).map(|_| One::of(&load, |load| &load.requests)).collect();
+        assert!(!load.shrinks(), "three have something to do");
+        drop(requests);
+        assert!(load.shrinks());
+        is_time();
+        drop(instances);
+        assert!(!load.shrinks(), "there are none");
+    }
+}
