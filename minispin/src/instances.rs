@@ -64,7 +64,7 @@ impl Default for Load {
 }
 
 impl Load {
-    /// Whether an instance that has nothing to do is to end.
+    /// Whether an instance that has nothing to do is to end; after a yes, no other one for a while.
     fn shrinks(&self) -> bool {
         let enough = self.processors + self.requests.load(Relaxed) / REQUESTS_AT_ONCE_USUAL;
         if self.instances.load(Relaxed) <= enough {
