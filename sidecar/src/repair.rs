@@ -1,7 +1,6 @@
 //! Repeats what the component could not do: takes stale answers out of the cache, until Redis has done
 //! it. Requests that come meanwhile are one.
 
-use std::collections::HashSet;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
@@ -34,19 +33,20 @@ pub struct Repair {
 /// What is to be dropped, besides the lists.
 #[derive(Default)]
 struct Stale {
-    tasks: HashSet<Uuid>,
+    /// Some of them more than once, perhaps.
+    tasks: Vec<Uuid>,
     all_tasks: bool,
 }
 
 impl Repair {
     /// Asks for the cached lists and this task to be dropped. Returns at once.
     pub fn request(&self, task_id: Uuid) {
-        self.add(Stale { tasks: HashSet::from([task_id]), all_tasks: false });
+        self.add(&[task_id], false);
     }
 
     /// Asks for everything to be dropped.
     pub fn request_all(&self) {
-        self.add(Stale { tasks: HashSet::new(), all_tasks: true });
+        self.add(&[], true);
     }
 
     /// Runs until it is dropped.
@@ -61,7 +61,7 @@ impl Repair {
                 if !std::mem::replace(&mut failing, true) {
                     warn!(error = format!("{error:#}"), "what is cached may be stale until Redis answers");
                 }
-                self.add(stale);
+                self.add(&stale.tasks, stale.all_tasks);
                 tokio::time::sleep(RETRY_INTERVAL).await;
             } else if std::mem::replace(&mut failing, false) {
                 info!("what was stale is dropped from the cache");
@@ -69,10 +69,10 @@ impl Repair {
         }
     }
 
-    fn add(&self, more: Stale) {
+    fn add(&self, tasks: &[Uuid], all_tasks: bool) {
         let mut stale = self.stale();
-        stale.tasks.extend(more.tasks);
-        stale.all_tasks |= more.all_tasks || stale.tasks.len() > TASKS_MAX;
+        stale.tasks.extend(tasks);
+        stale.all_tasks |= all_tasks || stale.tasks.len() > TASKS_MAX;
         if stale.all_tasks {
             stale.tasks.clear();
         }
