@@ -14,7 +14,7 @@ use xtask::repository;
 use xtask::services::Postgres;
 
 /// What the sweep asks for at once.
-const PAGE_ROWS: i64 = 256;
+const PAGE_ROWS: i64 = 2_048;
 /// Events of one insert and of one removal.
 const BATCH_EVENTS: i32 = 1_000;
 /// What goes through in a second or so.

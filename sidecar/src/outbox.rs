@@ -3,6 +3,7 @@
 
 mod oldest; // where to begin
 mod operator; // what a person asks
+mod page; // what the sweep reads
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -19,12 +20,12 @@ use crate::leader;
 
 pub use oldest::Oldest;
 pub use operator::{Parked, Seen};
+pub use page::Unpublished;
 
 mod migrations {
     refinery::embed_migrations!("../migrations");
 }
 
-const PAGE: &str = include_str!("outbox/page.sql");
 const BACKLOG: &str = include_str!("outbox/backlog.sql");
 const STATE: &str = include_str!("outbox/state.sql");
 const PARK: &str = include_str!("outbox/park.sql");
@@ -60,13 +61,6 @@ pub struct State {
     pub oldest_age_s: f64,
 }
 
-/// A row that the sweep found.
-pub struct Unpublished {
-    pub event: Event,
-    /// No older event of the task was in the outbox when it was read.
-    pub oldest: bool,
-}
-
 impl Outbox {
     /// # Errors
     /// When `database_url` is not the URL of a PostgreSQL database. It does not connect yet.
@@ -98,19 +92,6 @@ impl Outbox {
         // begin it anew.
         migrations::migrations::runner().run_async(&mut *client).await.context("applying the migrations")?;
         Ok(())
-    }
-
-    /// The oldest rows after `after`, at most `rows_max`.
-    pub async fn page(&self, after: Uuid, rows_max: u32) -> Result<Vec<Unpublished>> {
-        let client = self.connection().await?;
-        let call = async {
-            let statement = client.prepare_cached(PAGE).await?;
-            let rows = client.query(&statement, &[&after, &i64::from(rows_max)]).await?;
-            rows.iter()
-                .map(|row| Ok(Unpublished { event: event(row)?, oldest: row.try_get("oldest")? }))
-                .collect()
-        };
-        keep(self.timed(call).await, client).context("reading a page of the outbox")
     }
 
     /// The rows of a gap, oldest first. If there are too many to load at once, the gap is cut to
@@ -232,8 +213,13 @@ struct NoAnswer(Duration);
 
 /// Gives a connection back to the pool, unless it did not answer: then nobody is to wait for it again.
 fn keep<T>(answer: Result<Result<T>, NoAnswer>, client: Object) -> Result<T> {
+    keep_open(answer, client).map(|(answer, _given_back)| answer)
+}
+
+/// The same, with the connection for who has not done with it.
+fn keep_open<T>(answer: Result<Result<T>, NoAnswer>, client: Object) -> Result<(T, Object)> {
     match answer {
-        Ok(answer) => answer,
+        Ok(answer) => Ok((answer?, client)),
         Err(no_answer) => {
             drop(Object::take(client));
             Err(no_answer.into())

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{Notify, Semaphore};
+use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, info, warn};
 use uuid::Uuid;
@@ -16,12 +16,18 @@ use crate::lanes::Lanes;
 use crate::offered::{Companion, Offered, event_bytes};
 use crate::outbox::{Oldest, Outbox, Unpublished};
 
-const PAGE_ROWS_MAX: u32 = 256;
+/// PostgreSQL sends a page while the rows before are offered, and keeps its snapshot until the last one is sent: the more
+/// there are, the less there is to wait for between pages, and the longer others' dead rows stay.
+const PAGE_ROWS_MAX: u32 = 2_048;
 
-/// Bytes of swept events in a lane at once: by default one batch that is under way and three that are next. It bounds the
-/// sweep's memory, and keeps a long backlog from standing in front of new events. With half of it the lanes stand still
+/// Bytes of swept events in all lanes at once. It bounds the sweep's memory, and keeps a long backlog from standing in front
+/// of new events.
+const IN_LANES_BYTES: u32 = 9 * 1024 * 1024;
+
+/// Of them in one lane: by default one batch that is under way and more than the next one. With less, lanes stand still
 /// while the sweep waits for a place in the slowest of them.
-const IN_LANE_BYTES_MAX: u32 = 2 * 1024 * 1024;
+const IN_LANE_BYTES_MAX: u32 = 3 * 1024 * 1024;
+const IN_LANE_BYTES_MIN: u32 = 256 * 1024;
 
 /// How long the sweep waits for a place in a lane. Past it the lane's rows are left for the next pass,
 /// so that a partition that takes nothing holds up nobody else's events.
@@ -66,8 +72,7 @@ impl Sweep {
     }
 
     async fn run_forever(&self) {
-        let places: Vec<_> =
-            (0..self.lanes.count()).map(|_| Arc::new(Semaphore::new(IN_LANE_BYTES_MAX as usize))).collect();
+        let places = Places::new(self.lanes.count());
         let mut oldest = Oldest::new(self.interval * WHOLE_PASS_INTERVALS);
         loop {
             let look = oldest.look(self.wake.is_whole.swap(false, Ordering::Relaxed));
@@ -88,53 +93,69 @@ impl Sweep {
         }
     }
 
-    /// Goes through the outbox once, from the oldest row after `after` to the newest. While the rows of a page are
-    /// offered the next page is being read.
-    async fn pass(&self, places: &[Arc<Semaphore>], after: Uuid) -> anyhow::Result<Swept> {
+    /// Goes through the outbox once, from the oldest row after `after` to the newest, and leaves the rows of those lanes
+    /// that take nothing.
+    async fn pass(&self, places: &Places, mut after: Uuid) -> anyhow::Result<Swept> {
         let mut swept = Swept::default();
         let mut stuck = HashSet::new();
-        let mut page = self.outbox.page(after, PAGE_ROWS_MAX).await?;
         loop {
-            swept.rows += page.len();
-            swept.oldest = swept.oldest.or(page.first().map(|row| row.event.id));
-            let last = page.last().filter(|_| page.len() == PAGE_ROWS_MAX as usize).map(|last| last.event.id);
-            let next = async {
-                match last {
-                    Some(last) => self.outbox.page(last, PAGE_ROWS_MAX).await.map(Some),
-                    None => Ok(None),
+            let mut page = self.outbox.page(after, PAGE_ROWS_MAX).await?;
+            let mut rows = 0;
+            while let Some(row) = page.next().await? {
+                rows += 1;
+                after = row.event.id;
+                swept.oldest = swept.oldest.or(Some(after));
+                self.offer(row, places, &mut stuck).await?;
+                if stuck.len() == places.lanes.len() {
+                    break;
                 }
-            };
-            let (next, offered) = tokio::join!(next, self.offer(page, places, &mut stuck));
-            offered?;
-            match next? {
-                Some(next) if stuck.len() < places.len() => page = next,
-                _ => return Ok(swept),
+            }
+            swept.rows += rows as usize;
+            if rows < PAGE_ROWS_MAX {
+                return Ok(swept);
             }
         }
     }
 
-    /// Offers rows to their lanes, but for those that are `stuck`, or turn out to be.
+    /// Offers a row to its lane, unless that is `stuck`, or turns out to be.
     async fn offer(
         &self,
-        page: Vec<Unpublished>,
-        places: &[Arc<Semaphore>],
+        Unpublished { event, oldest }: Unpublished,
+        places: &Places,
         stuck: &mut HashSet<u32>,
     ) -> anyhow::Result<()> {
-        for Unpublished { event, oldest } in page {
-            let lane = self.lanes.of_task(event.task_id);
-            if stuck.contains(&lane) {
-                continue;
-            }
-            let bytes = u32::try_from(event_bytes(&event)).unwrap_or(u32::MAX).min(IN_LANE_BYTES_MAX);
-            let place = Arc::clone(&places[lane as usize]).acquire_many_owned(bytes);
-            let Ok(place) = tokio::time::timeout(PLACE_WAIT, place).await else {
-                stuck.insert(lane);
-                continue;
-            };
-            let companion = Companion { hold: Some(place?), receipt: None };
-            self.lanes.offer(Offered { event, oldest, companion });
+        let lane = self.lanes.of_task(event.task_id);
+        if stuck.contains(&lane) {
+            return Ok(());
         }
+        let Ok(place) = tokio::time::timeout(PLACE_WAIT, places.take(lane, event_bytes(&event))).await else {
+            stuck.insert(lane);
+            return Ok(());
+        };
+        let companion = Companion { hold: Some(place?), receipt: None };
+        self.lanes.offer(Offered { event, oldest, companion });
         Ok(())
+    }
+}
+
+/// Room in the lanes for what the sweep finds.
+struct Places {
+    in_lane_bytes: u32,
+    lanes: Vec<Arc<Semaphore>>,
+}
+
+impl Places {
+    fn new(lanes: usize) -> Places {
+        let share = IN_LANES_BYTES / u32::try_from(lanes).unwrap_or(u32::MAX).max(1);
+        let in_lane_bytes = share.clamp(IN_LANE_BYTES_MIN, IN_LANE_BYTES_MAX);
+        let lanes = (0..lanes).map(|_| Arc::new(Semaphore::new(in_lane_bytes as usize))).collect();
+        Places { in_lane_bytes, lanes }
+    }
+
+    /// Waits until there is room for so many bytes in a lane; what is larger than a lane waits until that is empty.
+    async fn take(&self, lane: u32, bytes: usize) -> Result<OwnedSemaphorePermit, AcquireError> {
+        let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.in_lane_bytes);
+        Arc::clone(&self.lanes[lane as usize]).acquire_many_owned(bytes).await
     }
 }
 
@@ -143,4 +164,21 @@ impl Sweep {
 struct Swept {
     rows: usize,
     oldest: Option<Uuid>,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_lane_has_its_share_of_the_memory_for_swept_events() {
+        for (lanes, in_lane_bytes) in [
+            (1, IN_LANE_BYTES_MAX),
+            (3, IN_LANE_BYTES_MAX),
+            (9, IN_LANES_BYTES / 9),
+            (100, IN_LANE_BYTES_MIN),
+        ] {
+            assert_eq!(Places::new(lanes).in_lane_bytes, in_lane_bytes, "of {lanes}");
+        }
+    }
 }

@@ -1,0 +1,67 @@
+//! A part of the outbox, row by row as PostgreSQL sends it: it sends no more than is read, and so no page takes memory,
+//! however large its events are.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use anyhow::{Context as _, Result};
+use contract::Event;
+use deadpool_postgres::Object;
+use futures::TryStreamExt as _;
+use tokio::time::timeout;
+use tokio_postgres::types::ToSql;
+use tokio_postgres::{Row, RowStream};
+use uuid::Uuid;
+
+use super::{NoAnswer, Outbox, event, keep_open};
+
+const PAGE: &str = include_str!("page.sql");
+
+/// What has not been read of a page yet.
+pub struct Page {
+    /// Back to the pool with the page, but for one that did not answer.
+    client: Option<Object>,
+    rows: Pin<Box<RowStream>>,
+    call_timeout: Duration,
+}
+
+/// A row that the sweep found.
+pub struct Unpublished {
+    pub event: Event,
+    /// No older event of the task was in the outbox when it was read.
+    pub oldest: bool,
+}
+
+impl Outbox {
+    /// The oldest rows after `after`, at most `rows_max`.
+    pub async fn page(&self, after: Uuid, rows_max: u32) -> Result<Page> {
+        let client = self.connection().await?;
+        let rows_max = i64::from(rows_max);
+        let call = async {
+            let statement = client.prepare_cached(PAGE).await?;
+            let parameters: [&(dyn ToSql + Sync); 2] = [&after, &rows_max];
+            Ok(client.query_raw(&statement, parameters).await?)
+        };
+        let (rows, client) =
+            keep_open(self.timed(call).await, client).context("reading a page of the outbox")?;
+        Ok(Page { client: Some(client), rows: Box::pin(rows), call_timeout: self.call_timeout })
+    }
+}
+
+impl Page {
+    /// The next row, if there is one.
+    pub async fn next(&mut self) -> Result<Option<Unpublished>> {
+        let row = match timeout(self.call_timeout, self.rows.try_next()).await {
+            Ok(row) => row.context("reading on in a page of the outbox")?,
+            Err(_elapsed) => {
+                drop(self.client.take().map(Object::take));
+                return Err(NoAnswer(self.call_timeout)).context("reading on in a page of the outbox");
+            }
+        };
+        row.as_ref().map(unpublished).transpose()
+    }
+}
+
+fn unpublished(row: &Row) -> Result<Unpublished> {
+    Ok(Unpublished { event: event(row)?, oldest: row.try_get("oldest")? })
+}
