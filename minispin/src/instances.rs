@@ -41,7 +41,7 @@ pub type Instances = ProxyHandler<Starter>;
 /// Requests at once from which on another instance is worth having, where there is one for each processor: of those
 /// beyond, one that has nothing to do ends now and then. Few instances with several requests each do their work with
 /// fewer connections and statements than many with one each. Spin keeps them.
-const REQUESTS_AT_ONCE_USUAL: usize = 4;
+const REQUESTS_AT_ONCE_USUAL: usize = 8;
 const SHRINK_INTERVAL: Duration = Duration::from_millis(20);
 
 /// The instances of a component, and what they have to do.
