@@ -123,7 +123,7 @@ pub struct Config {
 
     /// Bytes of forwarded events that may wait for the broker; past it a forward is answered with 503.
     #[arg(
-        long, env = "QUEUE_BYTES_MAX", value_name = "QUEUE_BYTES_MAX", default_value = "16777216",
+        long, env = "QUEUE_BYTES_MAX", value_name = "QUEUE_BYTES_MAX", default_value = "8388608",
         value_parser = clap::value_parser!(u32).range(4_194_304..=1_073_741_824)
     )]
     pub queue_bytes_max: u32,
