@@ -125,6 +125,7 @@ async fn pass(case: &Case, options: &Options) -> Result<()> {
     if case.snapshot {
         holder.batch_execute("begin isolation level repeatable read; select count(*) from tasks").await?;
     }
+    client.batch_execute("set enable_seqscan = off; set jit = off").await?; // as the sidecar's connections
     let statements =
         Statements { page: prepare(&client, "page").await?, remove: prepare(&client, "remove").await? };
 

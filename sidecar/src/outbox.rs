@@ -10,7 +10,9 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use contract::Event;
-use deadpool_postgres::{Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts};
+use deadpool_postgres::{
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts,
+};
 use serde_json::value::RawValue;
 use tokio_postgres::{NoTls, Row};
 use uuid::Uuid;
@@ -33,6 +35,10 @@ const REMOVE: &str = include_str!("outbox/remove.sql");
 const POSITION: &str = include_str!("outbox/position.sql");
 const RESET_POSITION: &str = include_str!("outbox/reset_position.sql");
 const PRUNE: &str = include_str!("outbox/prune.sql");
+
+/// Each statement is a walk along an index. A plan that was made while the outbox was small is kept while it grows by a million
+/// removed rows, and must not read all of them.
+const SETTINGS: &str = "set enable_seqscan = off; set jit = off";
 
 /// The sweep, the removal, and the backlogs of a few lanes at once.
 const CONNECTIONS_MAX: usize = 4;
@@ -74,6 +80,9 @@ impl Outbox {
             .max_size(CONNECTIONS_MAX)
             .timeouts(timeouts)
             .runtime(Runtime::Tokio1)
+            .post_create(Hook::async_fn(|client: &mut ClientWrapper, _| {
+                Box::pin(async { client.batch_execute(SETTINGS).await.map_err(HookError::Backend) })
+            }))
             .build()
             .context("building the connection pool")?;
         Ok(Outbox { pool, call_timeout })

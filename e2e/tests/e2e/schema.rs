@@ -1,6 +1,9 @@
 use anyhow::{Context as _, Result, ensure};
-use e2e::{Deployment, Services};
+use e2e::{Deployment, LIMIT, Services, eventually};
+use serde_json::json;
 use xtask::repository;
+
+const TASKS: usize = 5;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn every_statement_fits_the_migrated_schema() -> Result<()> {
@@ -33,4 +36,39 @@ async fn every_statement_fits_the_migrated_schema() -> Result<()> {
     }
     ensure!(statements >= 12, "only {statements} statements found");
     Ok(())
+}
+
+/// A plan that is made while the outbox is small is kept when it has grown.
+#[tokio::test(flavor = "multi_thread")]
+async fn the_sidecar_never_reads_all_of_the_outbox() -> Result<()> {
+    let mut deployment = Deployment::prepare(&Services::shared()?).await?;
+    deployment.start_sidecar(&[])?;
+    deployment.sidecar_is_ready().await?;
+    deployment.start_application().await?;
+    let topic = deployment.topic_reader().await?;
+    deployment.stop_sidecar().await?;
+    let by_the_migrations = whole_reads(&deployment).await?;
+
+    for number in 0..TASKS {
+        deployment.api.create(&json!({ "title": number.to_string() })).await?;
+    }
+    deployment.start_sidecar(&[])?;
+    topic.wait_for(|records| records.len() >= TASKS, LIMIT).await?;
+    deployment.stop_sidecar().await?;
+    ensure!(whole_reads(&deployment).await? == by_the_migrations, "a sequential scan");
+    Ok(())
+}
+
+/// Sequential scans of the outbox, when the sidecar's sessions have ended, which tell what they did at their end.
+async fn whole_reads(deployment: &Deployment) -> Result<i64> {
+    let database = deployment.database().await?;
+    let sessions = "select count(*) from pg_stat_activity
+                    where datname = current_database() and application_name = 'kafka-sidecar'";
+    eventually("the sidecar's sessions have ended", async || {
+        let left: i64 = database.query_one(sessions, &[]).await?.get(0);
+        Ok((left == 0).then_some(()))
+    })
+    .await?;
+    let scans = "select seq_scan from pg_stat_user_tables where relid = 'outbox'::regclass";
+    Ok(database.query_one(scans, &[]).await?.get(0))
 }
