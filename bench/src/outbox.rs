@@ -125,9 +125,11 @@ async fn pass(case: &Case, options: &Options) -> Result<()> {
     if case.snapshot {
         holder.batch_execute("begin isolation level repeatable read; select count(*) from tasks").await?;
     }
-    client.batch_execute("set enable_seqscan = off; set jit = off").await?; // as the sidecar's connections
-    let statements =
-        Statements { page: prepare(&client, "page").await?, remove: prepare(&client, "remove").await? };
+    client.batch_execute(&sql("session")?).await?;
+    let statements = Statements {
+        page: prepare(&client, "outbox/page").await?,
+        remove: prepare(&client, "outbox/remove").await?,
+    };
 
     say("Measuring", case.name);
     let mut last = Uuid::nil();
@@ -215,18 +217,18 @@ async fn prepare(client: &Client, name: &str) -> Result<Statement> {
 }
 
 fn sql(name: &str) -> Result<String> {
-    let path = repository::root().join(format!("sidecar/src/outbox/{name}.sql"));
+    let path = repository::root().join(format!("sidecar/src/{name}.sql"));
     std::fs::read_to_string(path).with_context(|| format!("reading {name}.sql"))
 }
 
 async fn explain(client: &Client) -> Result<()> {
     let ids = insert(client, PAGE_ROWS as i32).await?;
-    let page = format!("explain (analyze, buffers, costs off)\n{}", sql("page")?);
+    let page = format!("explain (analyze, buffers, costs off)\n{}", sql("outbox/page")?);
     println!("\npage:");
     for row in client.query(&page, &[&Uuid::nil(), &PAGE_ROWS]).await? {
         println!("    {:.120}", row.get::<_, &str>(0));
     }
-    let removal = format!("explain (analyze, buffers, costs off)\n{}", sql("remove")?);
+    let removal = format!("explain (analyze, buffers, costs off)\n{}", sql("outbox/remove")?);
     println!("removal:");
     let (topic, partitions, offsets) = ("task_events", [0_i32, 1, 2], [1_i64, 1, 1]);
     for row in client.query(&removal, &[&ids, &topic, &&partitions[..], &&offsets[..]]).await? {

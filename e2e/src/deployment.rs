@@ -237,6 +237,11 @@ impl Deployment {
     /// would otherwise be carried out when it gets it.
     pub async fn kill_sidecar_and_its_statements(&mut self) -> Result<()> {
         self.kill_sidecar().await?;
+        self.sidecar_sessions_are_gone().await
+    }
+
+    /// Ends what is left of the sidecar in the database.
+    pub async fn sidecar_sessions_are_gone(&self) -> Result<()> {
         let database = self.database().await?;
         let end = "select count(pg_terminate_backend(pid)) from pg_stat_activity
                    where datname = current_database() and application_name = 'kafka-sidecar'";

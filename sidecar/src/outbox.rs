@@ -11,7 +11,7 @@ use std::time::Duration;
 use anyhow::{Context as _, Result};
 use contract::Event;
 use deadpool_postgres::{
-    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod, Runtime, Timeouts,
+    ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod,
 };
 use serde_json::value::RawValue;
 use tokio_postgres::{NoTls, Row};
@@ -36,9 +36,8 @@ const POSITION: &str = include_str!("outbox/position.sql");
 const RESET_POSITION: &str = include_str!("outbox/reset_position.sql");
 const PRUNE: &str = include_str!("outbox/prune.sql");
 
-/// Each statement is a walk along an index. A plan that was made while the outbox was small is kept while it grows by a million
-/// removed rows, and must not read all of them.
-const SETTINGS: &str = "set enable_seqscan = off; set jit = off";
+/// Of every connection in the pool.
+const SESSION: &str = include_str!("session.sql");
 
 /// The sweep, the removal, and the backlogs of a few lanes at once.
 const CONNECTIONS_MAX: usize = 4;
@@ -74,14 +73,10 @@ impl Outbox {
         let mut config: tokio_postgres::Config = database_url.parse().context("parsing DATABASE_URL")?;
         config.application_name("kafka-sidecar");
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let timeouts =
-            Timeouts { wait: Some(call_timeout), create: Some(call_timeout), recycle: Some(call_timeout) };
         let pool = Pool::builder(Manager::from_config(config, NoTls, recycling))
             .max_size(CONNECTIONS_MAX)
-            .timeouts(timeouts)
-            .runtime(Runtime::Tokio1)
             .post_create(Hook::async_fn(|client: &mut ClientWrapper, _| {
-                Box::pin(async { client.batch_execute(SETTINGS).await.map_err(HookError::Backend) })
+                Box::pin(async { client.batch_execute(SESSION).await.map_err(HookError::Backend) })
             }))
             .build()
             .context("building the connection pool")?;
@@ -93,7 +88,11 @@ impl Outbox {
         let connection = self.connection().await?;
         // Detached from the pool: closing it gives the lock back whatever happens in between.
         let mut client = Object::take(connection);
-        let lock = client.execute("select pg_advisory_lock($1)", &[&MIGRATION_LOCK]);
+        let lock = async {
+            // A migration may read whole tables.
+            client.batch_execute("reset all").await?;
+            client.execute("select pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await
+        };
         tokio::time::timeout(self.call_timeout, lock)
             .await
             .context("another sidecar is applying the migrations, or PostgreSQL does not answer")??;
@@ -207,8 +206,10 @@ impl Outbox {
         keep(self.timed(call).await, client).context("removing old idempotency keys")
     }
 
+    /// Within one deadline: waiting for a place, connecting, and the settings, on which the pool puts none.
     async fn connection(&self) -> Result<Object> {
-        self.pool.get().await.context("connecting to PostgreSQL")
+        let got = self.timed(async { Ok(self.pool.get().await?) }).await;
+        got.map_err(anyhow::Error::from).flatten().context("connecting to PostgreSQL")
     }
 
     async fn timed<T>(&self, call: impl Future<Output = Result<T>>) -> Result<Result<T>, NoAnswer> {

@@ -1,5 +1,5 @@
 use anyhow::{Context as _, Result, ensure};
-use e2e::{Deployment, LIMIT, Services, eventually};
+use e2e::{Deployment, LIMIT, Services};
 use serde_json::json;
 use xtask::repository;
 
@@ -61,14 +61,8 @@ async fn the_sidecar_never_reads_all_of_the_outbox() -> Result<()> {
 
 /// Sequential scans of the outbox, when the sidecar's sessions have ended, which tell what they did at their end.
 async fn whole_reads(deployment: &Deployment) -> Result<i64> {
+    deployment.sidecar_sessions_are_gone().await?;
     let database = deployment.database().await?;
-    let sessions = "select count(*) from pg_stat_activity
-                    where datname = current_database() and application_name = 'kafka-sidecar'";
-    eventually("the sidecar's sessions have ended", async || {
-        let left: i64 = database.query_one(sessions, &[]).await?.get(0);
-        Ok((left == 0).then_some(()))
-    })
-    .await?;
     let scans = "select seq_scan from pg_stat_user_tables where relid = 'outbox'::regclass";
     Ok(database.query_one(scans, &[]).await?.get(0))
 }

@@ -79,6 +79,7 @@ impl Outbox {
             .read_only(true)
             .start()
             .await?;
+        moment.batch_execute("set local enable_seqscan = on").await?;
         let tasks = "select id, version, false from tasks where $1::uuid[] is null or id = any ($1)";
         let mut tasks = pin!(moment.query_raw(tasks, [&of]).await.context("reading the tasks")?);
         while let Some(found) = tasks.try_next().await? {

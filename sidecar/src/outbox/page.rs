@@ -2,27 +2,25 @@
 //! however large its events are.
 
 use std::pin::Pin;
-use std::time::Duration;
 
 use anyhow::{Context as _, Result};
 use contract::Event;
 use deadpool_postgres::Object;
 use futures::TryStreamExt as _;
-use tokio::time::timeout;
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, RowStream};
 use uuid::Uuid;
 
-use super::{NoAnswer, Outbox, event, keep_open};
+use super::{Outbox, event, keep_open};
 
 const PAGE: &str = include_str!("page.sql");
 
 /// What has not been read of a page yet.
 pub struct Page {
-    /// Back to the pool with the page, but for one that did not answer.
+    outbox: Outbox,
+    /// Until something fails.
     client: Option<Object>,
     rows: Pin<Box<RowStream>>,
-    call_timeout: Duration,
 }
 
 /// A row that the sweep found.
@@ -44,20 +42,17 @@ impl Outbox {
         };
         let (rows, client) =
             keep_open(self.timed(call).await, client).context("reading a page of the outbox")?;
-        Ok(Page { client: Some(client), rows: Box::pin(rows), call_timeout: self.call_timeout })
+        Ok(Page { outbox: self.clone(), client: Some(client), rows: Box::pin(rows) })
     }
 }
 
 impl Page {
     /// The next row, if there is one.
     pub async fn next(&mut self) -> Result<Option<Unpublished>> {
-        let row = match timeout(self.call_timeout, self.rows.try_next()).await {
-            Ok(row) => row.context("reading on in a page of the outbox")?,
-            Err(_elapsed) => {
-                drop(self.client.take().map(Object::take));
-                return Err(NoAnswer(self.call_timeout)).context("reading on in a page of the outbox");
-            }
-        };
+        let client = self.client.take().context("this page has failed before")?;
+        let answer = self.outbox.timed(async { Ok(self.rows.try_next().await?) }).await;
+        let (row, client) = keep_open(answer, client).context("reading on in a page of the outbox")?;
+        self.client = Some(client);
         row.as_ref().map(unpublished).transpose()
     }
 }
