@@ -8,7 +8,7 @@
 mod memory; // what is published
 mod next; // what is to be done
 
-use std::collections::{BTreeMap, HashMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
 
 use chrono::{DateTime, Utc};
 use contract::Event;
@@ -51,6 +51,9 @@ enum Tail {
     Known { next_offset: i64 },
 }
 
+/// Rows that go with one statement although nobody has seen their events on the partition.
+const INFERRED_ROWS_MAX: usize = 1_000;
+
 pub struct Lane {
     tail: Tail,
     memory: Memory,
@@ -64,7 +67,7 @@ pub struct Lane {
     refused: Option<Refused>,
     /// Events that have a row although they are published, because newer ones of their tasks are: retention
     /// removed them before they could be read back.
-    inferred: Vec<Uuid>,
+    inferred: BTreeSet<Uuid>,
     /// The versions of each task that wait for its backlog. The events themselves come back with it.
     held: BTreeMap<Uuid, BTreeMap<u64, Companion>>,
 }
@@ -80,7 +83,7 @@ impl Lane {
             under_way: Vec::new(),
             suspects: 0,
             refused: None,
-            inferred: Vec::new(),
+            inferred: BTreeSet::new(),
             held: BTreeMap::new(),
         }
     }
@@ -91,7 +94,9 @@ impl Lane {
         let known = self.known(task_id);
         if version <= known {
             match self.memory.recall(&offered.event) {
-                Recalled::Published => self.inferred.push(id),
+                Recalled::Published => {
+                    self.inferred.insert(id);
+                }
                 Recalled::Anew => {
                     self.memory.forget(task_id);
                     return self.hold(offered);
@@ -120,7 +125,8 @@ impl Lane {
             Tail::Known { next_offset } => next_offset,
         };
         if !self.inferred.is_empty() {
-            return Next::Remove(Published { ids: std::mem::take(&mut self.inferred), next_offset });
+            let ids = (0..INFERRED_ROWS_MAX).map_while(|_| self.inferred.pop_first()).collect();
+            return Next::Remove(Published { ids, next_offset });
         }
         if let Some(refused) = &self.refused {
             return Next::Park(refused.clone());
@@ -167,7 +173,7 @@ impl Lane {
     pub fn read(&mut self, found: Found, next_offset: i64, end: i64) -> Published {
         let mut ids = found.ids;
         self.seen(&found.newest);
-        ids.append(&mut self.inferred);
+        ids.extend(std::mem::take(&mut self.inferred));
         ids.sort_unstable();
         ids.dedup();
         self.connected(next_offset, end.max(next_offset));
@@ -302,11 +308,11 @@ impl Lane {
         let is_seen =
             |task_id, version| newest.get(&task_id).is_some_and(|seen: &OnTopic| version <= seen.version);
         let inferred = &mut self.inferred;
-        self.queue.retain(|offered| {
-            let Event { id, task_id, version, .. } = offered.event;
-            let is_news = !is_seen(task_id, version);
-            if !is_news {
-                inferred.push(id);
+        self.queue.retain(|Offered { event, .. }| {
+            let is_news = !is_seen(event.task_id, event.version);
+            // Any other row stays, and is offered again: then it shows whether it was made anew.
+            if newest.get(&event.task_id).is_some_and(|seen| seen.tells_of(event) == Recalled::Published) {
+                inferred.insert(event.id);
             }
             is_news
         });

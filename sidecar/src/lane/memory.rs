@@ -6,7 +6,7 @@
 
 use std::num::NonZeroUsize;
 
-use chrono::{DateTime, TimeDelta, Utc};
+use chrono::{DateTime, SubsecRound as _, TimeDelta, Utc};
 use contract::Event;
 use lru::LruCache;
 use uuid::Uuid;
@@ -25,6 +25,22 @@ pub struct OnTopic {
     pub offset: i64,
     /// When the change happened.
     pub time: DateTime<Utc>,
+}
+
+impl OnTopic {
+    /// What follows from a task's newest version for another event of the task.
+    pub fn tells_of(&self, event: &Event) -> Recalled {
+        if event.version > self.version {
+            Recalled::Nothing
+        } else if event.time.trunc_subsecs(3) <= self.time.trunc_subsecs(3) {
+            // A record has its time in milliseconds.
+            Recalled::Published
+        } else if event.time > self.time + CLOCK_SKEW_MAX {
+            Recalled::Anew
+        } else {
+            Recalled::Nothing
+        }
+    }
 }
 
 /// What is remembered about an event.
@@ -58,15 +74,7 @@ impl Memory {
     }
 
     pub fn recall(&self, event: &Event) -> Recalled {
-        match self.newest(event.task_id) {
-            Some(newest) if event.version <= newest.version && event.time <= newest.time => {
-                Recalled::Published
-            }
-            Some(newest) if event.version <= newest.version && event.time > newest.time + CLOCK_SKEW_MAX => {
-                Recalled::Anew
-            }
-            _ => Recalled::Nothing,
-        }
+        self.newest(event.task_id).map_or(Recalled::Nothing, |newest| newest.tells_of(event))
     }
 
     /// Whether all that happened at that time is either remembered or not published.

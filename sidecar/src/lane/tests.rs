@@ -239,6 +239,45 @@ fn a_version_that_is_made_anew_after_a_restore_is_published() {
 }
 
 #[test]
+fn what_is_made_anew_after_a_restore_is_not_taken_for_what_is_read_back() {
+    let mut lane = Lane::new(START, 1);
+    lane.connected(3, 5);
+    let again = Event { time: START + TimeDelta::seconds(200), ..event(1, 4) };
+    let row = |event: &Event| Offered { event: event.clone(), oldest: true, companion: Companion::default() };
+    // The dump had version 3 of both tasks, the partition has 5 of the one and 4 of the other.
+    assert_eq!(lane.offer(row(&again)), Offer::Queued);
+    assert_eq!(lane.offer(row(&event(2, 4))), Offer::Queued);
+    let on_topic =
+        |task, version| (Uuid::from_u128(task), OnTopic { version, offset: 4, time: event(task, version).time });
+    let found = Found { ids: vec![event(1, 5).id], newest: HashMap::from([on_topic(1, 5), on_topic(2, 4)]) };
+    assert_eq!(lane.read(found, 5, 5).ids, [event(1, 5).id, event(2, 4).id], "not the one that is made anew");
+    assert_eq!(lane.offer(row(&again)), Offer::Held);
+    let anew = gap(&mut lane);
+    lane.fill(anew, vec![again]);
+    assert_eq!(published(&mut lane), [(1, 4)]);
+}
+
+#[test]
+fn rows_that_can_go_are_offered_again_and_again_and_go_once_in_parts() {
+    let mut lane = Lane::new(START, 1);
+    lane.connected(7, 8);
+    let tasks = 1..=(INFERRED_ROWS_MAX as u128 + 1);
+    let time = event(1, 3).time;
+    let on_topic = |task| (Uuid::from_u128(task), OnTopic { version: 3, offset: 7, time });
+    lane.read(Found { ids: Vec::new(), newest: tasks.clone().map(on_topic).collect() }, 8, 8);
+    for task in tasks.clone().chain(tasks) {
+        let row = Offered { event: event(task, 2), oldest: true, companion: Companion::default() };
+        assert_eq!(lane.offer(row), Offer::Duplicate);
+    }
+    let mut removed = Vec::new();
+    while let Next::Remove(Published { ids, .. }) = lane.next(LIMITS) {
+        assert!(ids.len() <= INFERRED_ROWS_MAX);
+        removed.extend(ids);
+    }
+    assert_eq!(removed.len(), INFERRED_ROWS_MAX + 1);
+}
+
+#[test]
 fn a_row_whose_event_is_published_though_nobody_saw_it_goes() {
     let mut lane = Lane::new(START, 1);
     lane.connected(7, 8);
