@@ -30,6 +30,7 @@ mod migrations {
 
 const BACKLOG: &str = include_str!("outbox/backlog.sql");
 const STATE: &str = include_str!("outbox/state.sql");
+const COUNT: &str = include_str!("outbox/count.sql");
 const PARK: &str = include_str!("outbox/park.sql");
 const REMOVE: &str = include_str!("outbox/remove.sql");
 const POSITION: &str = include_str!("outbox/position.sql");
@@ -60,7 +61,6 @@ const COUNTED_ROWS_MAX: i64 = 100_000;
 
 /// What waits in the outbox.
 pub struct State {
-    pub events: i64,
     pub parked: i64,
     pub oldest_id: Option<Uuid>,
     pub oldest_age_s: f64,
@@ -185,15 +185,24 @@ impl Outbox {
         let client = self.connection().await?;
         let call = async {
             let statement = client.prepare_cached(STATE).await?;
-            let row = client.query_one(&statement, &[&COUNTED_ROWS_MAX, &after]).await?;
+            let row = client.query_one(&statement, &[&after]).await?;
             Ok(State {
-                events: row.try_get("events")?,
                 parked: row.try_get("parked")?,
                 oldest_id: row.try_get("oldest_id")?,
                 oldest_age_s: row.try_get::<_, Option<f64>>("oldest_age_s")?.unwrap_or(0.0),
             })
         };
         keep(self.timed(call).await, client).context("looking at what waits in the outbox")
+    }
+
+    /// The rows after `after`, before which there are none: `COUNTED_ROWS_MAX` if there are more. Reads all that it counts.
+    pub async fn count(&self, after: Uuid) -> Result<i64> {
+        let client = self.connection().await?;
+        let call = async {
+            let statement = client.prepare_cached(COUNT).await?;
+            Ok(client.query_one(&statement, &[&after, &COUNTED_ROWS_MAX]).await?.try_get(0)?)
+        };
+        keep(self.timed(call).await, client).context("counting what waits in the outbox")
     }
 
     /// Removes idempotency keys that are past their time, and says how many.
