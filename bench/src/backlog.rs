@@ -24,7 +24,7 @@ use crate::usage;
 
 const EVENTS: i32 = 1_000_000;
 const EVENTS_QUICK: i32 = 200_000;
-const ROUNDS_MAX: u32 = 2;
+const ROUNDS_MAX: u32 = 5;
 /// The sidecar's default for one produce request.
 const BATCH_EVENTS: i64 = 1_000;
 const DRAIN_LIMIT: Duration = Duration::from_secs(900);

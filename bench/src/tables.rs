@@ -183,7 +183,7 @@ fn backlog(results: &Results) {
         println!("| ---: | ---: | ---: | ---: | ---: | --- |");
     }
     for figure in &results.backlog {
-        let cpu: Vec<_> = figure.cpu_us.iter().map(|(name, us)| format!("{name} {us:.0}")).collect();
+        let cpu: Vec<_> = figure.cpu_us.iter().map(|(name, us)| format!("{name} {us:.1}")).collect();
         println!(
             "| {} | {} | {} | {:.2} | {:.0} | {} |",
             figure.events,

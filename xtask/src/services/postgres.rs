@@ -19,7 +19,6 @@ use crate::repository;
 
 /// Enough for the pool of the host (64), a sidecar, and tests that open connections of their own beside them.
 const CONNECTIONS_MAX: u32 = 300;
-const SHARED_BUFFERS: &str = "64MB";
 
 /// A server with the superuser `tasks` (password `tasks`) and the database `tasks`.
 pub struct Postgres {
@@ -49,7 +48,6 @@ impl Postgres {
                 // In the data directory instead of /dev/shm, where a kill would leave it.
                 "dynamic_shared_memory_type=mmap",
                 &format!("max_connections={CONNECTIONS_MAX}"),
-                &format!("shared_buffers={SHARED_BUFFERS}"),
             ] {
                 command.args(["-c", setting]);
             }
