@@ -28,7 +28,7 @@ pub struct Store {
 #[derive(Debug, Error)]
 pub enum StoreError {
     /// Nothing wrong with the request: it can be repeated.
-    #[error("PostgreSQL is not reachable")]
+    #[error("PostgreSQL cannot do it at present")]
     Unavailable(#[source] anyhow::Error),
     /// A mistake of ours.
     #[error("PostgreSQL refused a statement")]
@@ -108,6 +108,13 @@ async fn rows(
     connection.query(statement, parameters).await?.collect().await
 }
 
+/// Whether what PostgreSQL says is about its state and not about the statement: a deadlock or the like (class 40),
+/// resources that are used up (53), a lock that somebody else holds for too long (55P03), a limit of the operator's on
+/// a statement's time (57014), or that it is a standby now (25006).
+fn is_passing(code: &str) -> bool {
+    code.starts_with("40") || code.starts_with("53") || matches!(code, "55P03" | "57014" | "25006")
+}
+
 fn classify(error: PgError) -> Failure {
     let cause = anyhow!("{error:?}");
     match error {
@@ -122,6 +129,7 @@ fn classify(error: PgError) -> Failure {
             {
                 Failure::Broken(cause)
             }
+            QueryError::DbError(db) if is_passing(&db.code) => Failure::Final(StoreError::Unavailable(cause)),
             QueryError::DbError(_) => Failure::Final(StoreError::Refused(cause)),
         },
         PgError::PgError(_) | PgError::Decode(_) => Failure::Final(StoreError::Refused(cause)),

@@ -29,6 +29,10 @@ mod store; // task and event, one statement
 mod cache; // what readers may see
 mod forward; // tell the sidecar
 
+/// As minispin has it.
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
 #[derive(Parser)]
 struct Config {
     #[arg(long, env)]
