@@ -11,7 +11,7 @@ use uuid::Uuid;
 use xtask::process::Process;
 use xtask::repository;
 use xtask::services::ports::Port;
-use xtask::services::{KafkaVersion, set_topic_config};
+use xtask::services::{KafkaVersion, produce_foreign, set_topic_config};
 
 use crate::api::Api;
 use crate::topic::Topic;
@@ -127,6 +127,11 @@ impl Deployment {
     /// Sets a configuration of this deployment's topic.
     pub async fn set_topic_config(&self, name: &str, value: &str) -> Result<()> {
         set_topic_config(&self.services.kafka_bootstrap_servers, &self.topic, name, value).await
+    }
+
+    /// Writes to every partition of this deployment's topic what other applications may.
+    pub async fn produce_foreign(&self) -> Result<()> {
+        produce_foreign(&self.services.kafka_bootstrap_servers, &self.topic).await
     }
 
     /// Starts the sidecar; it may take a while until it is ready, or wait for a service.

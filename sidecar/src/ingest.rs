@@ -8,8 +8,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use axum::body::Bytes;
-use axum::extract::rejection::BytesRejection;
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
 use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -35,6 +34,9 @@ use crate::repair::Repair;
 /// Four times what the component sends at once.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
+/// For a body to arrive.
+const BODY_TIMEOUT: Duration = Duration::from_secs(10);
+
 /// What a sender is asked to wait after a 503.
 const RETRY_AFTER_S: u16 = 1;
 
@@ -59,6 +61,8 @@ enum Refused {
     Unauthorized,
     #[error("{0}")]
     Body(String, StatusCode),
+    #[error("the body did not arrive within {BODY_TIMEOUT:?}")]
+    Late,
     #[error(transparent)]
     Invalid(#[from] forward::Invalid),
     #[error("the queue is full; the events are in the outbox and will be published from there")]
@@ -78,14 +82,15 @@ pub fn router(ingest: Ingest) -> Router {
         .with_state(ingest)
 }
 
-async fn take(
-    State(ingest): State<Ingest>,
-    headers: HeaderMap,
-    body: Result<Bytes, BytesRejection>,
-) -> Result<Response, Refused> {
-    authorize(&headers, &ingest.token)?;
-    forward::expect(&headers)?;
-    let body = body.map_err(|rejection| Refused::Body(rejection.body_text(), rejection.status()))?;
+async fn take(State(ingest): State<Ingest>, request: Request) -> Result<Response, Refused> {
+    // Before anything of the body is in memory.
+    authorize(request.headers(), &ingest.token)?;
+    forward::expect(request.headers())?;
+    let wait = forward::wait(request.headers());
+    let body = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &()))
+        .await
+        .map_err(|_elapsed| Refused::Late)?
+        .map_err(|rejection| Refused::Body(rejection.body_text(), rejection.status()))?;
     let events = forward::events(&body)?;
     drop(body);
     // Redis is told what it missed whatever becomes of the events, and at once.
@@ -104,7 +109,6 @@ async fn take(
     let bytes = u32::try_from(bytes).map_err(|_too_large| Refused::Full)?;
     let mut budget =
         Arc::clone(&ingest.budget).try_acquire_many_owned(bytes).map_err(|_no_permits| Refused::Full)?;
-    let wait = forward::wait(&headers);
     let mut waiting = Vec::new();
     for event in events {
         let event_id = event.id;
@@ -188,6 +192,7 @@ impl IntoResponse for Refused {
         let status = match self {
             Refused::Unauthorized => StatusCode::UNAUTHORIZED,
             Refused::Body(_, status) => status,
+            Refused::Late => StatusCode::REQUEST_TIMEOUT,
             Refused::Invalid(forward::Invalid::MediaType) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Refused::Invalid(forward::Invalid::Malformed(_)) => StatusCode::BAD_REQUEST,
             Refused::Invalid(forward::Invalid::TooMany) => StatusCode::PAYLOAD_TOO_LARGE,

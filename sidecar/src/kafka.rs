@@ -6,7 +6,7 @@ use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
 use rskafka::BackoffConfig;
-use rskafka::client::error::{Error, ProtocolError};
+use rskafka::client::error::{Error, ProtocolError, RequestError};
 use rskafka::client::partition::{Compression, OffsetAt, PartitionClient, UnknownTopicHandling};
 use rskafka::client::{Client, ClientBuilder};
 use rskafka::record::{Record, RecordAndOffset};
@@ -34,6 +34,11 @@ pub enum Produced {
 /// What reading from an offset gave.
 pub enum Read {
     Records(Vec<RecordAndOffset>, i64),
+    /// What stands at the offset is no record that can be read: a transaction's marker, say, or compressed in a way that
+    /// is not known here. Nothing of a transaction that is still open can be read either: then this is where it ends.
+    Nothing {
+        end: i64,
+    },
     /// There is no such offset; the partition begins here.
     Gone {
         earliest: i64,
@@ -175,9 +180,24 @@ impl Partition {
 
     /// Some records from `offset` on, and the offset up to which there are any.
     pub async fn read(&self, offset: i64) -> Result<Read> {
+        let read = async |bytes_max| self.client.fetch_records(offset, 1..bytes_max, READ_WAIT_MS).await;
         let fetch = async {
-            match self.client.fetch_records(offset, 1..READ_BYTES_MAX, READ_WAIT_MS).await {
-                Ok((records, end)) => Ok(Read::Records(records, end)),
+            let mut fetched = read(READ_BYTES_MAX).await;
+            if fetched.as_ref().is_err_and(is_unreadable) {
+                // The broker gives one batch at least (Kafka protocol, Fetch, MaxBytes).
+                fetched = read(2).await;
+            }
+            match fetched {
+                Ok((records, end)) if !records.is_empty() => Ok(Read::Records(records, end)),
+                Ok(_) => Ok(Read::Nothing { end: self.client.get_offset(OffsetAt::Latest).await? }),
+                Err(error) if is_unreadable(&error) => {
+                    warn!(
+                        offset,
+                        error = format!("{error:#}"),
+                        "a record that cannot be read is passed over"
+                    );
+                    Ok(Read::Nothing { end: self.client.get_offset(OffsetAt::Latest).await? })
+                }
                 // Retention has removed the offset, or the topic was made anew.
                 Err(Error::ServerError { protocol_error: ProtocolError::OffsetOutOfRange, .. }) => {
                     Ok(Read::Gone { earliest: self.client.get_offset(OffsetAt::Earliest).await? })
@@ -199,6 +219,11 @@ fn is_final(error: ProtocolError) -> bool {
             | ProtocolError::InvalidTimestamp
             | ProtocolError::InvalidRecord
     )
+}
+
+/// Whether an answer has come in which something cannot be decoded.
+fn is_unreadable(error: &Error) -> bool {
+    matches!(error, Error::Request(RequestError::ReadError(_) | RequestError::ReadVersionedError(_)))
 }
 
 /// rskafka stops retrying when the waits add up to the deadline: with none allowed, at once.

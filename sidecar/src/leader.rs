@@ -74,19 +74,17 @@ impl Leader {
             tokio_postgres::connect(&self.database_url, NoTls).await.context("connecting to PostgreSQL")?;
         let lost = CancellationToken::new();
         tokio::spawn(listen(connection, Arc::clone(&self.wake), lost.clone()));
+        // If the network goes and tells nobody, the server ends the session, and frees the lock, some time
+        // after `watch` has given up on it. So this comes before the lock.
+        let session = format!("set idle_session_timeout = '{}s'", SESSION_IDLE_MAX.as_secs());
+        client.batch_execute(&session).await?;
         // The schema is part of the name: each deployment of a database has a publisher of its own.
         let lock = "select pg_try_advisory_lock(hashtextextended(current_schema() || ' ' || $1, 0))";
         if !client.query_one(lock, &[&self.topic]).await?.get::<_, bool>(0) {
             return Ok(None);
         }
-        // If the network goes and tells nobody, the server ends the session, and frees the lock, some time
-        // after `watch` has given up on it.
-        let session = format!(
-            "set idle_session_timeout = '{}s'; listen \"{}\"",
-            SESSION_IDLE_MAX.as_secs(),
-            channel(&self.topic).replace('"', "\"\"")
-        );
-        client.batch_execute(&session).await?;
+        let listen = format!("listen \"{}\"", channel(&self.topic).replace('"', "\"\""));
+        client.batch_execute(&listen).await?;
         info!("this sidecar publishes");
         tokio::spawn(watch(client, lost.clone()));
         Ok(Some(Leadership { lost: lost.clone(), _held: lost.drop_guard() }))

@@ -57,7 +57,7 @@ pub struct Metrics {
     send_duration: Family<Send, Histogram, fn() -> Histogram>,
     publication_delay: Histogram,
     /// Events in a lane that are not acknowledged yet.
-    pub pending: Family<OfPartition, Gauge>,
+    pending: Family<OfPartition, Gauge>,
     /// Whether this sidecar publishes (1) or stands by (0).
     pub publishing: Gauge,
     pub outbox_events: Gauge,
@@ -141,6 +141,17 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry).context("encoding the metrics")?;
         Ok(text)
+    }
+
+    /// So many events of a lane are not acknowledged yet.
+    pub fn note_pending(&self, partition: u32, events: usize) {
+        let partition = OfPartition { messaging_destination_partition_id: partition };
+        self.pending.get_or_create(&partition).set(events as i64);
+    }
+
+    /// The lanes are gone.
+    pub fn forget_pending(&self) {
+        self.pending.clear();
     }
 
     /// A batch was sent, and answered or given up after `duration`.

@@ -17,12 +17,12 @@ use serde_json::value::RawValue;
 use tokio_postgres::{NoTls, Row};
 use uuid::Uuid;
 
-use crate::lane::{Gap, Refused};
+use crate::lane::Gap;
 use crate::leader;
 
 pub use oldest::Oldest;
 pub use operator::{Parked, Seen};
-pub use page::Unpublished;
+pub use page::{Unpublished, Unreadable};
 
 mod migrations {
     refinery::embed_migrations!("../migrations");
@@ -90,7 +90,7 @@ impl Outbox {
         let mut client = Object::take(connection);
         let lock = async {
             // A migration may read whole tables.
-            client.batch_execute("reset all").await?;
+            client.batch_execute("reset enable_seqscan; reset jit").await?;
             client.execute("select pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await
         };
         tokio::time::timeout(self.call_timeout, lock)
@@ -124,14 +124,13 @@ impl Outbox {
     }
 
     /// Parks an event: no page and no backlog has it any more, nor later ones of its task.
-    pub async fn park(&self, refused: &Refused) -> Result<()> {
+    pub async fn park(&self, event_id: Uuid, reason: &str) -> Result<()> {
         let client = self.connection().await?;
         let call = async {
             let statement = client.prepare_cached(PARK).await?;
-            Ok(client.execute(&statement, &[&refused.event_id, &refused.reason]).await?)
+            Ok(client.execute(&statement, &[&event_id, &reason]).await?)
         };
-        keep(self.timed(call).await, client)
-            .with_context(|| format!("parking event {}", refused.event_id))?;
+        keep(self.timed(call).await, client).with_context(|| format!("parking event {event_id}"))?;
         Ok(())
     }
 

@@ -52,11 +52,11 @@ pub async fn run(config: &Config, command: &Command) -> Result<()> {
         }
         Command::Drop { ids } => {
             let dropped = outbox.drop_parked(ids).await?;
-            for (_, event) in &dropped {
-                println!("{event}");
+            for event in &dropped {
+                println!("{}", serde_json::to_string(event)?);
             }
             eprintln!("{} events are dropped", dropped.len());
-            (dropped.into_iter().map(|(id, _)| id).collect(), ids.as_slice())
+            (dropped.into_iter().map(|event| event.event_id).collect(), ids.as_slice())
         }
     };
     if !done.is_empty() {

@@ -13,8 +13,8 @@ use tracing::{error, info, warn};
 
 use crate::health::Health;
 use crate::kafka::{Kafka, Partition, Produced, Read};
-use crate::lane::{BatchLimits, Lane, Next, Offer, Published, Refused};
-use crate::metrics::{Metrics, OfPartition, SendError};
+use crate::lane::{BatchLimits, Found, Lane, Next, Offer, Published, Refused};
+use crate::metrics::{Metrics, SendError};
 use crate::offered::Offered;
 use crate::outbox::Outbox;
 use crate::read_back;
@@ -25,9 +25,6 @@ use crate::repair::Repair;
 /// How often an idle lane asks its broker for a sign of life, so that readiness is the present state
 /// and the broker does not close the connection as idle (connections.max.idle.ms, 10 minutes).
 const PROBE_INTERVAL: Duration = Duration::from_secs(5);
-
-/// Offsets without a record that reading back passes over in a row; then it fails, and connects anew.
-const EMPTY_READS_MAX: u32 = 100;
 
 /// After a failure a lane waits, at first this long, then twice as long each time, up to the maximum,
 /// and for as long as it takes: its events have nowhere else to go.
@@ -56,8 +53,6 @@ pub struct Publisher {
 /// How far the publisher has come, for itself only.
 #[derive(Default)]
 pub struct Progress {
-    /// Fetches in a row that brought nothing.
-    empty_reads: u32,
     /// Before then a batch goes only if it is full.
     linger_until: Option<Instant>,
 }
@@ -82,9 +77,9 @@ impl Publisher {
             if lane.pending() == 0 && self.closing.is_cancelled() {
                 return;
             }
-            let pending = OfPartition { messaging_destination_partition_id: self.partition };
-            self.metrics.pending.get_or_create(&pending).set(lane.pending() as i64);
+            self.metrics.note_pending(self.partition, lane.pending());
             let result = self.step(&mut lane, &mut client).await;
+            self.metrics.note_pending(self.partition, lane.pending());
             let is_news = self.health.note(&check, result.as_ref().err());
             match result {
                 Ok(()) => {
@@ -148,7 +143,7 @@ impl Publisher {
             }
             (Next::Park(refused), _) => {
                 let outbox = self.outbox.clone();
-                self.meanwhile(lane, outbox.park(&refused)).await?;
+                self.meanwhile(lane, outbox.park(refused.event_id, &refused.reason)).await?;
                 lane.parked();
                 let Refused { event_id, task_id, version, reason } = refused;
                 error!(self.partition, %event_id, %task_id, version, reason, "the broker refuses an event: it is parked");
@@ -187,7 +182,6 @@ impl Publisher {
         if from != end {
             info!(partition, from, end, "reading back what is on the topic already");
         }
-        self.progress.empty_reads = 0;
         *client = Some(connected);
         lane.connected(from, end);
         Ok(())
@@ -205,15 +199,12 @@ impl Publisher {
                 self.meanwhile(lane, outbox.reset_position(&topic, partition, earliest)).await?;
                 lane.gone(earliest);
             }
+            Read::Nothing { end } => {
+                ensure!(from < end, "at offset {from} a transaction of another producer is open");
+                let published = lane.read(Found::default(), from + 1, end);
+                self.remove(lane, published).await;
+            }
             Read::Records(records, end) => {
-                // A fetch without records stands before what is no record, such as a marker, or before a
-                // transaction of another producer that is still open.
-                self.progress.empty_reads =
-                    if records.is_empty() { self.progress.empty_reads + 1 } else { 0 };
-                ensure!(
-                    self.progress.empty_reads <= EMPTY_READS_MAX,
-                    "nothing to be read from offset {from} on"
-                );
                 let next_offset = records.last().map_or(from, |last| last.offset) + 1;
                 let published = lane.read(read_back::events(&records), next_offset, end);
                 self.remove(lane, published).await;

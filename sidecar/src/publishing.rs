@@ -143,6 +143,7 @@ impl Publishing {
         self.roles.set(Role::Starting);
         self.metrics.publishing.set(0);
         workers.shutdown().await;
+        self.metrics.forget_pending();
         self.health.forget(|check| !matches!(check, "schema" | "topic" | "parked"));
         self.health.starting("publisher");
     }

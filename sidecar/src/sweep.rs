@@ -8,13 +8,13 @@ use std::time::Duration;
 
 use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
-use tracing::{debug, info, warn};
+use tracing::{debug, error, info, warn};
 use uuid::Uuid;
 
 use crate::health::Health;
 use crate::lanes::Lanes;
 use crate::offered::{Companion, Offered, event_bytes};
-use crate::outbox::{Oldest, Outbox, Unpublished};
+use crate::outbox::{Oldest, Outbox, Unpublished, Unreadable};
 
 /// PostgreSQL sends a page while the rows before are offered, and keeps its snapshot until the last one is sent: the more
 /// there are, the less there is to wait for between pages, and the longer others' dead rows stay.
@@ -103,9 +103,14 @@ impl Sweep {
             let mut rows = 0;
             while let Some(row) = page.next().await? {
                 rows += 1;
-                after = row.event.id;
-                swept.oldest = swept.oldest.or(Some(after));
-                self.offer(row, places, &mut stuck).await?;
+                after = row.as_ref().map_or_else(|unreadable| unreadable.event_id, |row| row.event.id);
+                match row {
+                    Ok(row) => {
+                        swept.oldest = swept.oldest.or(Some(after));
+                        self.offer(row, places, &mut stuck).await?;
+                    }
+                    Err(unreadable) => self.park(unreadable).await?,
+                }
                 if stuck.len() == places.lanes.len() {
                     break;
                 }
@@ -115,6 +120,13 @@ impl Sweep {
                 return Ok(swept);
             }
         }
+    }
+
+    /// Whoever comes after it is not to wait for somebody to mend it.
+    async fn park(&self, Unreadable { event_id, reason }: Unreadable) -> anyhow::Result<()> {
+        self.outbox.park(event_id, &reason).await?;
+        error!(%event_id, reason, "a row of the outbox is no event: it is parked");
+        Ok(())
     }
 
     /// Offers a row to its lane, unless that is `stuck`, or turns out to be.

@@ -89,6 +89,10 @@ async fn read_to_the_end(readings: &mut [Reading], ledger: &mut Ledger) -> Resul
                     ledger.begins(index, earliest);
                     *next_offset = earliest;
                 }
+                Read::Nothing { .. } => {
+                    ledger.foreign += 1;
+                    *next_offset += 1;
+                }
                 Read::Records(records, _) => {
                     for record in &records {
                         match read_back::event(&record.record) {

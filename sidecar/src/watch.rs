@@ -23,13 +23,8 @@ const COUNT_PAUSE_FACTOR: u32 = 50;
 
 /// Runs until it is told to close.
 pub async fn run(outbox: Outbox, metrics: Metrics, health: Health, closing: CancellationToken) {
-    let watch = Watch {
-        outbox,
-        metrics,
-        health,
-        oldest: Oldest::new(WHOLE_INTERVAL),
-        count_at: Instant::now(),
-    };
+    let watch =
+        Watch { outbox, metrics, health, oldest: Oldest::new(WHOLE_INTERVAL), count_at: Instant::now() };
     closing.run_until_cancelled(watch.run_forever()).await;
 }
 

@@ -14,6 +14,7 @@ mod guard; // tokens and origins
 mod cache; // fresh reads
 mod interleavings; // of readers and writers
 mod faults; // a part is down or hung
+mod foreign; // what others write to the topic
 mod killed; // in the middle of a write
 mod order; // versions and gaps
 mod takeover; // a sidecar dies, or has a second one beside it

@@ -1,7 +1,7 @@
 //! Events that the broker refuses: one that is larger than the topic takes, among others that are not.
 
 use anyhow::{Context as _, Result, ensure};
-use e2e::{Deployment, LIMIT, answer, eventually};
+use e2e::{Deployment, LIMIT, Told, answer, eventually};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -136,4 +136,33 @@ async fn a_parked_event_is_retried_in_vain_and_then_dropped_by_name() -> Result<
     assert_eq!(verified.status.code(), Some(1), "{report}");
     assert!(report.contains(&format!("task {id}, version 2")), "{report}");
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_row_that_is_no_event_is_parked_and_everything_else_goes() -> Result<()> {
+    let mut deployment = Deployment::start().await?;
+    let mut told = Told::default();
+    deployment.kill_sidecar().await?;
+    let database = deployment.database().await?;
+    let spoilt = deployment.api.create(&json!({ "title": "spoilt" })).await?;
+    let spoilt = spoilt["id"].as_str().context("an id")?;
+    told.note(&deployment.api.create(&json!({ "title": "another" })).await?)?;
+    // As somebody who writes SQL may leave it.
+    database
+        .execute("update outbox set payload = 'no JSON' where aggregateid::text = $1", &[&spoilt])
+        .await?;
+    deployment.start_sidecar(&[])?;
+    deployment.sidecar_is_ready().await?;
+    parked(&deployment, 1).await?;
+    let topic = deployment.topic_reader().await?;
+    let records = topic.wait_for(|records| records.len() >= told.events(), LIMIT).await?;
+    told.are_once_and_in_order(&records)?;
+
+    let list = String::from_utf8(deployment.operate(&["parked", "list"]).await?.stdout)?;
+    assert!(list.contains("a payload that is not JSON") && list.contains(spoilt), "{list}");
+    let event_id = list.split_whitespace().next().context("an id")?.to_owned();
+    let dropped = deployment.operate(&["parked", "drop", &event_id]).await?;
+    assert!(dropped.status.success(), "{dropped:?}");
+    assert_eq!(serde_json::from_slice::<Value>(&dropped.stdout)?["event"], "no JSON");
+    deployment.outbox_is_empty().await
 }

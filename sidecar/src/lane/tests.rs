@@ -247,8 +247,9 @@ fn what_is_made_anew_after_a_restore_is_not_taken_for_what_is_read_back() {
     // The dump had version 3 of both tasks, the partition has 5 of the one and 4 of the other.
     assert_eq!(lane.offer(row(&again)), Offer::Queued);
     assert_eq!(lane.offer(row(&event(2, 4))), Offer::Queued);
-    let on_topic =
-        |task, version| (Uuid::from_u128(task), OnTopic { version, offset: 4, time: event(task, version).time });
+    let on_topic = |task, version| {
+        (Uuid::from_u128(task), OnTopic { version, offset: 4, time: event(task, version).time })
+    };
     let found = Found { ids: vec![event(1, 5).id], newest: HashMap::from([on_topic(1, 5), on_topic(2, 4)]) };
     assert_eq!(lane.read(found, 5, 5).ids, [event(1, 5).id, event(2, 4).id], "not the one that is made anew");
     assert_eq!(lane.offer(row(&again)), Offer::Held);

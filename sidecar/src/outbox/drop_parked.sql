@@ -2,5 +2,4 @@
 -- then, and goes.
 delete from outbox
 where parked_at is not null and id = any ($1)
-returning id,
-          json_build_object('event_id', id, 'version', version, 'event', payload::json)::text as event
+returning id, version, payload

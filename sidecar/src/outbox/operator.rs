@@ -5,6 +5,8 @@ use std::pin::pin;
 use anyhow::{Context as _, Result};
 use chrono::{DateTime, Utc};
 use futures::TryStreamExt as _;
+use serde::Serialize;
+use serde_json::value::{RawValue, to_raw_value};
 use tokio_postgres::{IsolationLevel, Row};
 use uuid::Uuid;
 
@@ -25,6 +27,15 @@ pub struct Parked {
     pub reason: String,
     /// Later events of the task.
     pub waiting: i64,
+}
+
+/// An event that is given up.
+#[derive(Serialize)]
+pub struct Dropped {
+    pub event_id: Uuid,
+    version: i64,
+    /// What would have been the record's value; a string if that is not even JSON.
+    event: Box<RawValue>,
 }
 
 /// A row of the outbox, or a task, at one moment.
@@ -54,12 +65,12 @@ impl Outbox {
         keep(self.timed(call).await, client).context("retrying parked events")
     }
 
-    /// Removes parked events. Gives each back, with its id.
-    pub async fn drop_parked(&self, ids: &[Uuid]) -> Result<Vec<(Uuid, String)>> {
+    /// Removes parked events. Gives each back.
+    pub async fn drop_parked(&self, ids: &[Uuid]) -> Result<Vec<Dropped>> {
         let client = self.connection().await?;
         let call = async {
             let rows = client.query(DROP_PARKED, &[&ids]).await?;
-            rows.iter().map(|row| Ok((row.try_get("id")?, row.try_get("event")?))).collect()
+            rows.iter().map(dropped).collect()
         };
         keep(self.timed(call).await, client).context("dropping parked events")
     }
@@ -102,6 +113,12 @@ fn seen(row: &Row) -> Result<Seen> {
         version: version.try_into().context("a version below 0")?,
         is_deletion: row.try_get(2)?,
     })
+}
+
+fn dropped(row: &Row) -> Result<Dropped> {
+    let payload: String = row.try_get("payload")?;
+    let event = RawValue::from_string(payload.clone()).or_else(|_not_json| to_raw_value(&payload))?;
+    Ok(Dropped { event_id: row.try_get("id")?, version: row.try_get("version")?, event })
 }
 
 fn parked(row: &Row) -> Result<Parked> {

@@ -30,6 +30,12 @@ pub struct Unpublished {
     pub oldest: bool,
 }
 
+/// A row that is no event: somebody else has written it, or changed it.
+pub struct Unreadable {
+    pub event_id: Uuid,
+    pub reason: String,
+}
+
 impl Outbox {
     /// The oldest rows after `after`, at most `rows_max`.
     pub async fn page(&self, after: Uuid, rows_max: u32) -> Result<Page> {
@@ -48,12 +54,15 @@ impl Outbox {
 
 impl Page {
     /// The next row, if there is one.
-    pub async fn next(&mut self) -> Result<Option<Unpublished>> {
+    pub async fn next(&mut self) -> Result<Option<Result<Unpublished, Unreadable>>> {
         let client = self.client.take().context("this page has failed before")?;
         let answer = self.outbox.timed(async { Ok(self.rows.try_next().await?) }).await;
         let (row, client) = keep_open(answer, client).context("reading on in a page of the outbox")?;
         self.client = Some(client);
-        row.as_ref().map(unpublished).transpose()
+        let Some(row) = row else { return Ok(None) };
+        let event_id = row.try_get("id")?;
+        let unreadable = |error: anyhow::Error| Unreadable { event_id, reason: format!("{error:#}") };
+        Ok(Some(unpublished(&row).map_err(unreadable)))
     }
 }
 

@@ -39,11 +39,20 @@ pub(super) async fn formatted(bootstrap: &str, topic: &str, field: &str, header:
 
 /// Sets one configuration of a topic, such as `max.message.bytes`.
 pub async fn set_topic_config(bootstrap: &str, topic: &str, name: &str, value: &str) -> Result<()> {
+    run("SetTopicConfig.java", &[bootstrap, topic, name, value]).await
+}
+
+/// Writes to every partition of `topic` what other applications may; see the program.
+pub async fn produce_foreign(bootstrap: &str, topic: &str) -> Result<()> {
+    run("ProduceForeign.java", &[bootstrap, topic]).await
+}
+
+async fn run(program: &str, arguments: &[&str]) -> Result<()> {
     let mut command = tool().await?;
-    command.arg(folder().join("SetTopicConfig.java")).args([bootstrap, topic, name, value]);
+    command.arg(folder().join(program)).args(arguments);
     let output = spawn_blocking(move || command.stdin(Stdio::null()).output()).await??;
     let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "setting {name} of {topic} ended with {}\n{errors}", output.status);
+    ensure!(output.status.success(), "{program} {arguments:?} ended with {}\n{errors}", output.status);
     Ok(())
 }
 
