@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use http::{HeaderValue, Uri};
 use spin_sdk::variables;
 use thiserror::Error;
 
@@ -34,8 +35,15 @@ pub struct Config {
     pub require_if_match: bool,
     /// Hashes of the bearer tokens that open the API; none: it is open.
     pub api_tokens: Arc<[TokenHash]>,
-    /// Origins whose pages may use the API; `*` for all.
-    pub cors_origins: Vec<String>,
+    /// Origins whose pages may use the API.
+    pub cors_origins: Origins,
+}
+
+#[derive(Clone, Debug, Eq, PartialEq)]
+pub enum Origins {
+    Any,
+    /// Of nobody, if there are none.
+    Of(Vec<HeaderValue>),
 }
 
 /// SHA-256 of a token.
@@ -68,6 +76,10 @@ pub enum ConfigError {
     Number { name: &'static str, value: String, min: u64, max: u64 },
     #[error("variable {name} is {value:?}, but must be true or false")]
     Bool { name: &'static str, value: String },
+    #[error(
+        "variable {name} has {value:?}, but must be * alone, or origins such as https://app.example separated by commas"
+    )]
+    Origin { name: &'static str, value: String },
     #[error("variable {name} must be SHA-256 hashes of 64 hexadecimal digits, separated by commas")]
     Hash { name: &'static str },
 }
@@ -88,7 +100,7 @@ impl Config {
             body_timeout: millis("body_timeout_ms", 10..=600_000).await?,
             require_if_match: boolean("require_if_match").await?,
             api_tokens: hashes("api_token_hashes").await?,
-            cors_origins: list("cors_origins").await?,
+            cors_origins: origins("cors_origins", &list("cors_origins").await?)?,
         })
     }
 }
@@ -111,6 +123,24 @@ async fn list(name: &'static str) -> Result<Vec<String>, ConfigError> {
     Ok(value.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect())
 }
 
+/// As browsers send them (RFC 6454, section 6.2): any other spelling would never match.
+fn origins(name: &'static str, items: &[String]) -> Result<Origins, ConfigError> {
+    let origin = |item: &String| {
+        let is_origin = item.parse::<Uri>().is_ok_and(|uri| {
+            let scheme_and_authority = uri.scheme().zip(uri.authority());
+            scheme_and_authority.is_some_and(|(scheme, authority)| *item == format!("{scheme}://{authority}"))
+        });
+        match HeaderValue::from_str(item) {
+            Ok(value) if is_origin => Ok(value),
+            _ => Err(ConfigError::Origin { name, value: item.clone() }),
+        }
+    };
+    match items {
+        [any] if any == "*" => Ok(Origins::Any),
+        items => Ok(Origins::Of(items.iter().map(origin).collect::<Result<_, _>>()?)),
+    }
+}
+
 async fn hashes(name: &'static str) -> Result<Arc<[TokenHash]>, ConfigError> {
     let hash = |text: &String| {
         let mut hash = TokenHash::default();
@@ -129,5 +159,28 @@ async fn number(name: &'static str, range: std::ops::RangeInclusive<u64>) -> Res
     match value.parse() {
         Ok(number) if range.contains(&number) => Ok(number),
         _ => Err(ConfigError::Number { name, value, min: *range.start(), max: *range.end() }),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn origins_of(items: &[&str]) -> Option<Origins> {
+        let items: Vec<_> = items.iter().map(|&item| item.to_owned()).collect();
+        origins("cors_origins", &items).ok()
+    }
+
+    #[test]
+    fn origins_are_taken_as_browsers_send_them_and_nothing_else() {
+        assert_eq!(origins_of(&[]), Some(Origins::Of(Vec::new())));
+        assert_eq!(origins_of(&["*"]), Some(Origins::Any));
+        let (one, other) = ("https://app.example", "http://localhost:5173");
+        let both = [one, other].map(HeaderValue::from_static).to_vec();
+        assert_eq!(origins_of(&[one, other]), Some(Origins::Of(both)));
+        for bad in ["https://app.example/", "app.example", "https://", "https://app.example/path", "a b"] {
+            assert_eq!(origins_of(&[bad]), None, "{bad}");
+        }
+        assert_eq!(origins_of(&[one, "*"]), None, "all of them, or these");
     }
 }

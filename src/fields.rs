@@ -3,7 +3,7 @@
 
 use std::collections::BTreeSet;
 
-use chrono::{DateTime, Datelike as _, SubsecRound as _, Utc};
+use chrono::{DateTime, Datelike as _, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
@@ -308,9 +308,10 @@ pub const NO_NUL: &str = "must not contain the character U+0000";
 pub const TIME: &str = "must be a time with its offset as in RFC 3339, such as 2026-12-24T18:00:00Z, \
                         in a year from 0001 to 9999";
 
-/// RFC 3339, cut to the microseconds that PostgreSQL keeps.
+/// RFC 3339, cut to the microseconds that PostgreSQL keeps. A leap second is the beginning of the next one, as it is to
+/// PostgreSQL.
 pub fn parse_time(text: &str) -> Option<DateTime<Utc>> {
-    let time = DateTime::parse_from_rfc3339(text).ok()?.with_timezone(&Utc).trunc_subsecs(6);
+    let time = DateTime::from_timestamp_micros(DateTime::parse_from_rfc3339(text).ok()?.timestamp_micros())?;
     (1..=9999).contains(&time.year()).then_some(time)
 }
 

@@ -23,6 +23,10 @@ const BATCH_PAYLOAD_BYTES_MAX: usize = 512 * 1024;
 /// than its events do. An event that comes after a pause goes at once.
 const LINGER: Duration = Duration::from_millis(5);
 
+/// Past it events are left to the sweep, as they are when a request has timed out: a sidecar that hangs is not to fill the
+/// instance's memory, nor to keep it from ending.
+const WAITING_EVENTS_MAX: usize = 1_024;
+
 /// What a forward gets on top of the wait, to be handed over and answered.
 const SEND_TIME: Duration = Duration::from_millis(500);
 
@@ -60,9 +64,14 @@ impl Forwarder {
 
     /// Queues the event and returns at once. One request is under way at a time in this instance, and
     /// what gathers meanwhile goes with the next: a request for each event costs a third of the
-    /// throughput. The queue is bounded by the requests that an instance serves in its life.
+    /// throughput.
     pub fn forward(self: &Rc<Self>, event: Event) {
-        self.waiting.borrow_mut().push(event);
+        let mut waiting = self.waiting.borrow_mut();
+        if waiting.len() >= WAITING_EVENTS_MAX {
+            return;
+        }
+        waiting.push(event);
+        drop(waiting);
         if !self.running.replace(true) {
             let forwarder = Rc::clone(self);
             wit_bindgen::spawn(async move {
@@ -81,6 +90,9 @@ impl Forwarder {
             let began = Instant::now();
             let answer = self.send(&batch, None).await;
             self.note(answer.as_ref().err());
+            if let Err(ForwardError::TimedOut(_)) = answer {
+                self.waiting.take();
+            }
             let left = LINGER.saturating_sub(began.elapsed());
             if !left.is_zero() && self.waiting.borrow().len() < BATCH_EVENTS_MAX {
                 time::sleep(left).await;

@@ -113,6 +113,11 @@ impl Preferences {
         preferences
     }
 
+    /// Of a request that makes no event to wait for.
+    pub fn without_wait(self) -> Preferences {
+        Preferences { wait_s: None, ..self }
+    }
+
     /// The value of Preference-Applied, if any preference was.
     pub fn applied(self) -> Option<String> {
         let minimal = self.minimal.then(|| "return=minimal".to_owned());

@@ -162,8 +162,8 @@ impl Problem {
                     .to_owned()
             }
             Problem::Store(StoreError::Unavailable(_)) => {
-                "the database cannot be reached at the moment; whether a write took place is not known, \
-                 so look before you repeat it, or repeat it with its Idempotency-Key"
+                "the database cannot be reached, or cannot do it at the moment; whether a write took place is not \
+                 known, so look before you repeat it, or repeat it with its Idempotency-Key"
                     .to_owned()
             }
             told => told.to_string(),

@@ -38,7 +38,7 @@ fn name() -> impl Strategy<Value = String> {
 /// RFC 3339, with offsets and digits of a second.
 fn time() -> impl Strategy<Value = String> {
     let date = "(000[2-9]|[1-9][0-9]{3})-(0[1-9]|1[0-2])-(0[1-9]|1[0-9]|2[0-8])";
-    let time = "([01][0-9]|2[0-3]):[0-5][0-9]:[0-5][0-9](\\.[0-9]{1,9})?";
+    let time = "([01][0-9]|2[0-3]):[0-5][0-9]:([0-5][0-9]|60)(\\.[0-9]{1,9})?";
     // 9999-12-31 with an offset would be in the year 10000, which is refused.
     let pattern = format!("{date}T{time}(Z|[+-](0[0-9]|1[0-4]):[0-5][0-9])");
     let times = prop::string::string_regex(&pattern).expect("a pattern");

@@ -73,7 +73,9 @@ async fn change(
         // same statement, whose first answer was lost.
         Changed::Same(task) => {
             instance.cache.drop_stale(&[id]).await;
-            Ok(changed(task, preferences))
+            let mut response = changed(task, preferences);
+            written::tell_applied(preferences.without_wait(), &mut response);
+            Ok(response)
         }
         Changed::Refused => Err(Problem::PreconditionFailed),
         Changed::Missing => Err(Problem::NoSuchTask),

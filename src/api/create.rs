@@ -34,7 +34,9 @@ pub(super) async fn one(request: Request) -> Result<Response, Problem> {
                 Inserted::Before { task_id, response } => {
                     // The first answer may not have got as far as the cache.
                     instance.cache.drop_stale(&[]).await;
-                    return Ok(created(&task_id, response, preferences));
+                    let mut response = created(&task_id, response, preferences);
+                    written::tell_applied(preferences.without_wait(), &mut response);
+                    return Ok(response);
                 }
                 Inserted::Other => return Err(Problem::KeyReused),
                 Inserted::InWork => return Err(Problem::InWork),

@@ -11,7 +11,7 @@ use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::config::{Config, TokenHash};
+use crate::config::{Config, Origins, TokenHash};
 use crate::problem::Problem;
 
 const PREFLIGHT_MAX_AGE_S: u64 = 600;
@@ -52,10 +52,10 @@ fn is_known(tokens: &[TokenHash], headers: &HeaderMap) -> bool {
 
 /// What pages of the configured origins may send and see. Without any, no header of this kind is sent.
 fn cors(config: &Config) -> Option<CorsLayer> {
-    let origins = match &*config.cors_origins {
-        [] => return None,
-        [any] if any == "*" => AllowOrigin::any(),
-        origins => AllowOrigin::list(origins.iter().filter_map(|origin| HeaderValue::from_str(origin).ok())),
+    let origins = match &config.cors_origins {
+        Origins::Any => AllowOrigin::any(),
+        Origins::Of(none) if none.is_empty() => return None,
+        Origins::Of(origins) => AllowOrigin::list(origins.clone()),
     };
     let methods = [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE];
     let asked = [

@@ -30,10 +30,7 @@ pub(super) async fn finish(
     for event in &mut events {
         event.cache_stale = dropped == Dropped::Left;
     }
-    if let Some(applied) = preferences.applied() {
-        let applied = HeaderValue::from_str(&applied).expect("preferences are plain text");
-        response.headers_mut().insert(PREFERENCE_APPLIED, applied);
-    }
+    tell_applied(preferences, &mut response);
     let forwarder = &instance.forwarder;
     match preferences.wait_s {
         Some(wait_s) if wait_s > 0 => {
@@ -60,4 +57,12 @@ pub(super) async fn finish(
         }
     }
     response
+}
+
+/// Says which preferences the response follows (RFC 7240, section 3).
+pub(super) fn tell_applied(preferences: Preferences, response: &mut Response) {
+    if let Some(applied) = preferences.applied() {
+        let applied = HeaderValue::from_str(&applied).expect("preferences are plain text");
+        response.headers_mut().insert(PREFERENCE_APPLIED, applied);
+    }
 }

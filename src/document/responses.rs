@@ -52,8 +52,8 @@ pub(super) fn components() -> Value {
         (
             "503",
             "Service Unavailable",
-            "the database cannot be reached at the moment; whether a write took place is not known, so look \
-             before you repeat it, or repeat it with its Idempotency-Key",
+            "the database cannot be reached, or cannot do it at the moment; whether a write took place is not \
+             known, so look before you repeat it, or repeat it with its Idempotency-Key",
             &["Retry-After"],
         ),
     ] {

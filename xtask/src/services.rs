@@ -17,7 +17,7 @@ mod topic_reader;
 
 pub use artifacts::fetch_all;
 pub use kafka::{Kafka, KafkaVersion};
-pub use kafka_tools::{console_consumer, set_topic_config};
+pub use kafka_tools::{console_consumer, produce_foreign, set_topic_config};
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use service::Service;

@@ -103,7 +103,7 @@ async fn start(options: &Options, dir: &Path) -> Result<Running> {
         let (sidecar, address) = start_sidecar(options, dir, &services, &token).await?;
         (Some(sidecar), address)
     };
-    http::wait_for_200(&sidecar_address, "/readyz", sidecar.as_ref(), START_LIMIT)
+    http::wait_for(&["200"], &sidecar_address, "/readyz", sidecar.as_ref(), START_LIMIT)
         .await
         .context("waiting for the sidecar to be ready")?;
 
@@ -180,7 +180,8 @@ async fn start_application(
     let url = application.wait_for_line("Serving ", START_LIMIT).await?;
     let address =
         url.strip_prefix("http://").context("the application named no address")?.trim_end_matches('/');
-    http::wait_for_200(address, "/api/tasks?limit=1", Some(&application), START_LIMIT)
+    // Where a token is needed, this request has none, and 401 is the answer.
+    http::wait_for(&["200", "401"], address, "/api/tasks?limit=1", Some(&application), START_LIMIT)
         .await
         .context("waiting for the application to answer")?;
     say("Started", format_args!("the application on {host} in {:.1} s", started.elapsed().as_secs_f32()));

@@ -78,3 +78,29 @@ async fn a_write_that_was_given_up_leaves_no_transaction_to_the_next_one() -> Re
     let records = topic.wait_for(|records| records.len() >= told.events(), LIMIT).await?;
     told.are_once_and_in_order(&records)
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_change_of_a_row_that_somebody_keeps_locked_is_given_up_by_the_database_as_well() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    let task = deployment.api.create(&json!({ "title": "before" })).await?;
+    let id = task["id"].as_str().context("an id")?;
+    let database = deployment.database().await?;
+    let holder = deployment.database().await?;
+    holder.batch_execute("set application_name = 'the test'; begin; select * from tasks for update").await?;
+    let deletion = deployment.api.request("DELETE", &format!("/api/tasks/{id}"))?;
+    let during = json!({ "title": "during" });
+    let (patched, deleted) = tokio::join!(deployment.api.patch(id, &during), e2e::answer(deletion));
+    for refused in [patched?, deleted?] {
+        assert_eq!(refused.status.as_u16(), 503, "{refused:?}");
+        assert!(refused.headers.contains_key("retry-after"), "{refused:?}");
+    }
+    // The lock is still held.
+    assert_eq!(sessions(&database).await?, (0, 0), "sessions that wait, and open transactions");
+    deployment.api.create(&json!({ "title": "another" })).await?;
+
+    holder.batch_execute("rollback").await?;
+    assert_eq!(deployment.api.read(id).await?, task, "nothing was changed");
+    let changed = deployment.api.patch(id, &json!({ "title": "after" })).await?;
+    assert_eq!(changed.status.as_u16(), 200, "{changed:?}");
+    Ok(())
+}

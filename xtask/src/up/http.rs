@@ -12,8 +12,9 @@ const ANSWER_LIMIT: Duration = Duration::from_secs(5);
 const ANSWER_BYTES_MAX: u64 = 64 * 1024;
 const INTERVAL: Duration = Duration::from_millis(100);
 
-/// Asks until the answer is 200. Gives up after `limit`, with the last answer, or once `process` has ended.
-pub(super) async fn wait_for_200(
+/// Asks until the answer has one of these statuses. Gives up after `limit`, with the last answer, or once `process` has ended.
+pub(super) async fn wait_for(
+    statuses: &[&str],
     address: &str,
     path: &str,
     process: Option<&Process>,
@@ -21,8 +22,10 @@ pub(super) async fn wait_for_200(
 ) -> Result<()> {
     let deadline = Instant::now() + limit;
     loop {
-        let answer =
-            timeout(ANSWER_LIMIT, get(address, path)).await.context("no answer").and_then(|answer| answer);
+        let answer = timeout(ANSWER_LIMIT, get(statuses, address, path))
+            .await
+            .context("no answer")
+            .and_then(|answer| answer);
         let problem = match answer {
             Ok(()) => return Ok(()),
             Err(error) => error,
@@ -38,7 +41,7 @@ pub(super) async fn wait_for_200(
     }
 }
 
-async fn get(address: &str, path: &str) -> Result<()> {
+async fn get(statuses: &[&str], address: &str, path: &str) -> Result<()> {
     let mut stream = TcpStream::connect(address).await.with_context(|| format!("connecting to {address}"))?;
     // HTTP/1.0: the answer comes whole, and ends with the connection.
     let request = format!("GET {path} HTTP/1.0\r\nHost: {address}\r\nConnection: close\r\n\r\n");
@@ -46,6 +49,7 @@ async fn get(address: &str, path: &str) -> Result<()> {
     let mut answer = Vec::new();
     stream.take(ANSWER_BYTES_MAX).read_to_end(&mut answer).await?;
     let answer = String::from_utf8_lossy(&answer);
-    ensure!(answer.split_whitespace().nth(1) == Some("200"), "the answer was\n{answer}");
+    let status = answer.split_whitespace().nth(1);
+    ensure!(status.is_some_and(|status| statuses.contains(&status)), "the answer was\n{answer}");
     Ok(())
 }
