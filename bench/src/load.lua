@@ -55,10 +55,10 @@ function operations.list()
 end
 
 function operations.update(first, tasks)
-  local number = first
+  local number, run = first, os.time() -- a title that the task has already would change nothing
   return function()
     number = number + 1
-    local body = string.format('{"title":"Changed for the time %d"}', number)
+    local body = string.format('{"title":"Changed for the time %d of run %d"}', number, run)
     return wrk.format("PATCH", "/api/tasks/" .. id(number % tasks), json, body)
   end
 end
