@@ -149,6 +149,6 @@ async fn unavailable(deployment: &Deployment) -> Result<()> {
         // What happened is for the log, and not for the client.
         assert!(!refused.body.contains("kind:") && !refused.body.contains("127.0.0.1"), "{problem}");
     }
-    assert!(deployment.component_log()?.contains("PostgreSQL is not reachable"));
+    assert!(deployment.component_log()?.contains("PostgreSQL cannot do it at present"));
     Ok(())
 }
