@@ -36,7 +36,7 @@ pub fn event(record: &Record) -> Option<OnRecord> {
     let header = |name| std::str::from_utf8(record.headers.get(name)?).ok();
     Some(OnRecord {
         task_id: Uuid::try_parse(header("ce_subject")?).ok()?,
-        version: header("ce_sequence")?.parse().ok()?,
+        version: header("ce_sequence")?.parse().ok().filter(|version| *version > 0)?,
         id: Uuid::try_parse(header("ce_id")?).ok()?,
         event_type: header("ce_type")?.parse().ok()?,
     })
