@@ -189,14 +189,14 @@ impl Partition {
             }
             match fetched {
                 Ok((records, end)) if !records.is_empty() => Ok(Read::Records(records, end)),
-                Ok(_) => Ok(Read::Nothing { end: self.client.get_offset(OffsetAt::Latest).await? }),
+                Ok(_) => self.nothing().await,
                 Err(error) if is_unreadable(&error) => {
                     warn!(
                         offset,
                         error = format!("{error:#}"),
                         "a record that cannot be read is passed over"
                     );
-                    Ok(Read::Nothing { end: self.client.get_offset(OffsetAt::Latest).await? })
+                    self.nothing().await
                 }
                 // Retention has removed the offset, or the topic was made anew.
                 Err(Error::ServerError { protocol_error: ProtocolError::OffsetOutOfRange, .. }) => {
@@ -206,6 +206,10 @@ impl Partition {
             }
         };
         within(self.timeout, fetch).await.with_context(|| format!("reading back from offset {offset}"))
+    }
+
+    async fn nothing(&self) -> Result<Read> {
+        Ok(Read::Nothing { end: self.client.get_offset(OffsetAt::Latest).await? })
     }
 }
 

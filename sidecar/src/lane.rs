@@ -305,18 +305,17 @@ impl Lane {
             }
             self.release(*task_id, on_topic.version);
         }
-        let is_seen =
-            |task_id, version| newest.get(&task_id).is_some_and(|seen: &OnTopic| version <= seen.version);
+        let seen = |task_id, version| newest.get(&task_id).filter(|seen| version <= seen.version);
         let inferred = &mut self.inferred;
         self.queue.retain(|Offered { event, .. }| {
-            let is_news = !is_seen(event.task_id, event.version);
+            let seen = seen(event.task_id, event.version);
             // Any other row stays, and is offered again: then it shows whether it was made anew.
-            if newest.get(&event.task_id).is_some_and(|seen| seen.tells_of(event) == Recalled::Published) {
+            if seen.is_some_and(|seen| seen.tells_of(event) == Recalled::Published) {
                 inferred.insert(event.id);
             }
-            is_news
+            seen.is_none()
         });
-        self.refused.take_if(|refused| is_seen(refused.task_id, refused.version));
+        self.refused.take_if(|refused| seen(refused.task_id, refused.version).is_some());
     }
 
     /// Tells who waits for a version that came by another way already, now or with its ack.

@@ -47,14 +47,8 @@ pub struct Publisher {
     pub health: Health,
     pub metrics: Metrics,
     pub closing: CancellationToken,
-    pub progress: Progress,
-}
-
-/// How far the publisher has come, for itself only.
-#[derive(Default)]
-pub struct Progress {
     /// Before then a batch goes only if it is full.
-    linger_until: Option<Instant>,
+    pub linger_until: Option<Instant>,
 }
 
 /// The name of a lane's health check.
@@ -119,7 +113,7 @@ impl Publisher {
     /// Lets events gather when the last batch began only just now: a request for each few of them costs the broker more
     /// than they do. One that comes after a pause does not wait.
     async fn linger(&mut self, lane: &mut Lane) {
-        while let Some(until) = self.progress.linger_until
+        while let Some(until) = self.linger_until
             && Instant::now() < until
             && !lane.has_full_batch(self.limits)
             && !self.closing.is_cancelled()
@@ -216,7 +210,7 @@ impl Publisher {
     async fn publish(&mut self, lane: &mut Lane, client: &Partition) -> Result<()> {
         let records = lane.batch().iter().map(|offered| record::of_event(&offered.event)).collect();
         let started = Instant::now();
-        self.progress.linger_until = Some(started + self.linger);
+        self.linger_until = Some(started + self.linger);
         let produced = self.meanwhile(lane, client.produce(records)).await;
         let error_type = match &produced {
             Ok(Produced::Acked(_)) => None,

@@ -19,7 +19,7 @@ use crate::lanes::{Lanes, Role, Roles};
 use crate::leader::{Leader, Leadership};
 use crate::metrics::Metrics;
 use crate::outbox::Outbox;
-use crate::publisher::{self, Progress, Publisher};
+use crate::publisher::{self, Publisher};
 use crate::repair::Repair;
 use crate::sweep::{Sweep, Wake};
 use crate::{prune, removal, watch};
@@ -108,7 +108,7 @@ impl Publishing {
                 health: self.health.clone(),
                 metrics: self.metrics.clone(),
                 closing: self.closing.clone(),
-                progress: Progress::default(),
+                linger_until: None,
             };
             workers.spawn(publisher.run());
         }
