@@ -8,10 +8,12 @@
 mod memory; // what is published
 mod next; // what is to be done
 
-use std::collections::{BTreeMap, BTreeSet, HashMap, VecDeque};
+use std::collections::hash_map::{Entry, HashMap};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use chrono::{DateTime, Utc};
 use contract::Event;
+use foldhash::fast::RandomState;
 use tokio::sync::oneshot;
 use uuid::Uuid;
 
@@ -58,7 +60,7 @@ pub struct Lane {
     tail: Tail,
     memory: Memory,
     /// The newest version of each task that is queued or under way.
-    queued: HashMap<Uuid, u64>,
+    queued: HashMap<Uuid, u64, RandomState>,
     /// In the order of publication.
     queue: VecDeque<Offered>,
     under_way: Vec<Offered>,
@@ -78,7 +80,7 @@ impl Lane {
         Lane {
             tail: Tail::Unknown { from: None },
             memory: Memory::new(now, lanes),
-            queued: HashMap::new(),
+            queued: HashMap::default(),
             queue: VecDeque::new(),
             under_way: Vec::new(),
             suspects: 0,
@@ -205,8 +207,10 @@ impl Lane {
                 tell(receipt, offset);
             }
             self.memory.learn(task_id, OnTopic { version, offset, time });
-            if self.queued.get(&task_id) == Some(&version) {
-                self.queued.remove(&task_id);
+            if let Entry::Occupied(newest) = self.queued.entry(task_id)
+                && *newest.get() == version
+            {
+                newest.remove();
             }
         }
         let next_offset = offsets.last().map_or(0, |last| last + 1);

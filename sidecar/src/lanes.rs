@@ -56,9 +56,8 @@ impl Lanes {
         partition::of_task(task_id, self.senders.len() as u32)
     }
 
-    /// Hands the event to the lane of its task. When that has closed, the event is left in the outbox.
-    pub fn offer(&self, offered: Offered) {
-        let lane = self.of_task(offered.event.task_id);
+    /// Hands an event to its task's lane. When that has closed, the event is left in the outbox.
+    pub fn offer(&self, lane: u32, offered: Offered) {
         let _: Result<(), _> = self.senders[lane as usize].send(offered);
     }
 }

@@ -245,17 +245,18 @@ fn keep_open<T>(answer: Result<Result<T>, NoAnswer>, client: Object) -> Result<(
     }
 }
 
+/// Columns by their places in `page.sql` and `backlog.sql`: by name each of them is looked for.
 fn event(row: &Row) -> Result<Event> {
-    let version: i64 = row.try_get("version")?;
+    let version: i64 = row.try_get(4)?;
     Ok(Event {
-        id: row.try_get("id")?,
-        event_type: row.try_get::<_, &str>("type")?.parse()?,
-        task_id: row.try_get("aggregateid")?,
+        id: row.try_get(0)?,
+        event_type: row.try_get::<_, &str>(1)?.parse()?,
+        task_id: row.try_get(2)?,
         version: version.try_into().context("a version below 0")?,
-        time: row.try_get("time")?,
-        traceparent: row.try_get("traceparent")?,
+        time: row.try_get(5)?,
+        traceparent: row.try_get(6)?,
         // Nobody knows whether the component got as far as the cache.
         cache_stale: true,
-        payload: RawValue::from_string(row.try_get("payload")?).context("a payload that is not JSON")?,
+        payload: RawValue::from_string(row.try_get(3)?).context("a payload that is not JSON")?,
     })
 }

@@ -6,31 +6,37 @@ use std::collections::BTreeMap;
 
 use contract::{Event, SOURCE, timestamp};
 use rskafka::record::Record;
+use uuid::Uuid;
 
 /// Key: the task id as text. Timestamp: when the change happened.
 pub fn of_event(event: &Event) -> Record {
-    let task_id = event.task_id.to_string();
+    let [task_id, event_id] = [event.task_id, event.id].map(text);
+    // In the order of their names, in which the map keeps them.
     let mut headers: BTreeMap<String, Vec<u8>> = [
-        ("content-type", "application/json".to_owned()),
-        ("ce_specversion", "1.0".to_owned()),
-        ("ce_id", event.id.to_string()),
-        ("ce_type", event.event_type.to_string()),
-        ("ce_source", SOURCE.to_owned()),
-        ("ce_subject", task_id.clone()),
-        ("ce_time", timestamp::to_text(&event.time)),
-        ("ce_sequence", event.sequence()),
+        ("ce_id", event_id),
         ("ce_partitionkey", task_id.clone()),
+        ("ce_sequence", event.sequence().into_bytes()),
+        ("ce_source", SOURCE.into()),
+        ("ce_specversion", "1.0".into()),
+        ("ce_subject", task_id.clone()),
+        ("ce_time", timestamp::to_text(&event.time).into_bytes()),
+        ("ce_type", event.event_type.as_str().into()),
+        ("content-type", "application/json".into()),
     ]
-    .map(|(name, value)| (name.to_owned(), value.into_bytes()))
+    .map(|(name, value)| (name.to_owned(), value))
     .into();
     if let Some(traceparent) = &event.traceparent {
         // As the tracing instrumentations of Kafka clients spell it, without the prefix.
         headers.insert("traceparent".to_owned(), traceparent.clone().into_bytes());
     }
     Record {
-        key: Some(task_id.into_bytes()),
+        key: Some(task_id),
         value: Some(event.payload.get().as_bytes().to_vec()),
         headers,
         timestamp: event.time,
     }
+}
+
+fn text(id: Uuid) -> Vec<u8> {
+    id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes().to_vec()
 }

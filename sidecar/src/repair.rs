@@ -71,13 +71,17 @@ impl Repair {
 
     fn add(&self, tasks: &[Uuid], all_tasks: bool) {
         let mut stale = self.stale();
+        if stale.all_tasks {
+            return;
+        }
+        if stale.tasks.is_empty() {
+            self.requested.notify_one();
+        }
         stale.tasks.extend(tasks);
-        stale.all_tasks |= all_tasks || stale.tasks.len() > TASKS_MAX;
+        stale.all_tasks = all_tasks || stale.tasks.len() > TASKS_MAX;
         if stale.all_tasks {
             stale.tasks.clear();
         }
-        drop(stale);
-        self.requested.notify_one();
     }
 
     fn stale(&self) -> MutexGuard<'_, Stale> {

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
-use tokio::sync::{AcquireError, Notify, OwnedSemaphorePermit, Semaphore};
+use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
 use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 use uuid::Uuid;
@@ -107,7 +107,7 @@ impl Sweep {
                 match row {
                     Ok(row) => {
                         swept.oldest = swept.oldest.or(Some(after));
-                        self.offer(row, places, &mut stuck).await?;
+                        self.offer(row, places, &mut stuck).await;
                     }
                     Err(unreadable) => self.park(unreadable).await?,
                 }
@@ -135,18 +135,20 @@ impl Sweep {
         Unpublished { event, oldest }: Unpublished,
         places: &Places,
         stuck: &mut HashSet<u32>,
-    ) -> anyhow::Result<()> {
+    ) {
         let lane = self.lanes.of_task(event.task_id);
         if stuck.contains(&lane) {
-            return Ok(());
+            return;
         }
-        let Ok(place) = tokio::time::timeout(PLACE_WAIT, places.take(lane, event_bytes(&event))).await else {
-            stuck.insert(lane);
-            return Ok(());
-        };
-        let companion = Companion { hold: Some(place?), receipt: None };
-        self.lanes.offer(Offered { event, oldest, companion });
-        Ok(())
+        match places.take(lane, event_bytes(&event)).await {
+            Some(place) => {
+                let companion = Companion { hold: Some(place), receipt: None };
+                self.lanes.offer(lane, Offered { event, oldest, companion });
+            }
+            None => {
+                stuck.insert(lane);
+            }
+        }
     }
 }
 
@@ -164,10 +166,16 @@ impl Places {
         Places { in_lane_bytes, lanes }
     }
 
-    /// Waits until there is room for so many bytes in a lane; what is larger than a lane waits until that is empty.
-    async fn take(&self, lane: u32, bytes: usize) -> Result<OwnedSemaphorePermit, AcquireError> {
+    /// Waits until there is room for so many bytes in a lane, but not long; what is larger than a lane waits until that is
+    /// empty.
+    async fn take(&self, lane: u32, bytes: usize) -> Option<OwnedSemaphorePermit> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.in_lane_bytes);
-        Arc::clone(&self.lanes[lane as usize]).acquire_many_owned(bytes).await
+        let lane = &self.lanes[lane as usize];
+        if let Ok(place) = Arc::clone(lane).try_acquire_many_owned(bytes) {
+            return Some(place);
+        }
+        let place = tokio::time::timeout(PLACE_WAIT, Arc::clone(lane).acquire_many_owned(bytes)).await;
+        place.ok()?.ok()
     }
 }
 

@@ -6,7 +6,7 @@ use std::pin::Pin;
 use anyhow::{Context as _, Result};
 use contract::Event;
 use deadpool_postgres::Object;
-use futures::TryStreamExt as _;
+use futures::{FutureExt as _, TryStreamExt as _};
 use tokio_postgres::types::ToSql;
 use tokio_postgres::{Row, RowStream};
 use uuid::Uuid;
@@ -56,16 +56,20 @@ impl Page {
     /// The next row, if there is one.
     pub async fn next(&mut self) -> Result<Option<Result<Unpublished, Unreadable>>> {
         let client = self.client.take().context("this page has failed before")?;
-        let answer = self.outbox.timed(async { Ok(self.rows.try_next().await?) }).await;
+        // What has come already needs no deadline.
+        let answer = match self.rows.try_next().now_or_never() {
+            Some(next) => Ok(next.map_err(anyhow::Error::from)),
+            None => self.outbox.timed(async { Ok(self.rows.try_next().await?) }).await,
+        };
         let (row, client) = keep_open(answer, client).context("reading on in a page of the outbox")?;
         self.client = Some(client);
         let Some(row) = row else { return Ok(None) };
-        let event_id = row.try_get("id")?;
+        let event_id = row.try_get(0)?;
         let unreadable = |error: anyhow::Error| Unreadable { event_id, reason: format!("{error:#}") };
         Ok(Some(unpublished(&row).map_err(unreadable)))
     }
 }
 
 fn unpublished(row: &Row) -> Result<Unpublished> {
-    Ok(Unpublished { event: event(row)?, oldest: row.try_get("oldest")? })
+    Ok(Unpublished { event: event(row)?, oldest: row.try_get(7)? })
 }
