@@ -4,7 +4,6 @@
 //! Invariant: this shares no code with component, sidecar and contract; it knows the API and the topic as their users do.
 
 mod faults; // what breaks, and when
-mod proxy; // on the ways between the parts
 mod world; // the parts
 mod history; // what clients were told
 mod clients; // who is told

@@ -6,6 +6,7 @@ mod api;
 mod topic;
 mod told;
 mod wait;
+pub mod proxy; // on the ways between the parts
 pub mod chaos; // all of it, under faults
 
 pub use api::{Answer, Api, answer};

@@ -2,13 +2,15 @@
 //! forwards, wake it, and take over when it is gone.
 //!
 //! The lock belongs to a connection of its own. Whoever loses that connection has lost the lock, and
-//! stops publishing the moment it knows; it asks every second, in case nobody tells.
+//! stops publishing the moment it knows; it asks every second, in case nobody tells. And who has not been answered for
+//! some seconds, a process that was stopped for example, sends nothing until it has.
 
-use std::future::poll_fn;
+use std::future::{pending, poll_fn};
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
+use tokio::sync::watch;
 use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, tls::NoTlsStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
@@ -22,9 +24,16 @@ const TRY_INTERVAL: Duration = Duration::from_millis(500);
 const ASK_INTERVAL: Duration = Duration::from_secs(1);
 const ASK_TIMEOUT: Duration = Duration::from_secs(3);
 
-/// More than both of the above together.
+/// How long the holder may take the lock for its own without an answer: more than both of the above together.
+const SURE: Duration = Duration::from_secs(5);
+
+/// How long the server keeps a session that says nothing. What is left of it to one that was still sure is the time in
+/// which its last requests come to an end.
 const SESSION_IDLE_MAX: Duration = Duration::from_secs(10);
-const _: () = assert!(ASK_INTERVAL.as_secs() + ASK_TIMEOUT.as_secs() < SESSION_IDLE_MAX.as_secs());
+const _: () = assert!(
+    ASK_INTERVAL.as_secs() + ASK_TIMEOUT.as_secs() < SURE.as_secs()
+        && SURE.as_secs() < SESSION_IDLE_MAX.as_secs()
+);
 
 /// The notification that asks for a pass from the very beginning of the outbox.
 const WHOLE: &str = "whole";
@@ -39,7 +48,25 @@ pub struct Leader {
 /// The lock, for as long as this is kept and `lost` is not cancelled.
 pub struct Leadership {
     pub lost: CancellationToken,
+    pub lock: Lock,
     _held: DropGuard,
+}
+
+/// The lock, for who is about to do what only its holder may.
+#[derive(Clone)]
+pub struct Lock {
+    /// When the last question that was answered was asked.
+    sure_at: watch::Receiver<Instant>,
+}
+
+impl Lock {
+    /// Waits until it is sure that nobody else has the lock; forever if it is lost.
+    pub async fn is_ours(&mut self) {
+        let is_lost = self.sure_at.wait_for(|sure_at| sure_at.elapsed() < SURE).await.is_err();
+        if is_lost {
+            pending::<()>().await;
+        }
+    }
 }
 
 /// The channel on which standbys wake the publisher of a topic. Cut to what a name in PostgreSQL may
@@ -74,8 +101,9 @@ impl Leader {
             tokio_postgres::connect(&self.database_url, NoTls).await.context("connecting to PostgreSQL")?;
         let lost = CancellationToken::new();
         tokio::spawn(listen(connection, Arc::clone(&self.wake), lost.clone()));
+        let asked_at = Instant::now();
         // If the network goes and tells nobody, the server ends the session, and frees the lock, some time
-        // after `watch` has given up on it. So this comes before the lock.
+        // after `ask` has given up on it. So this comes before the lock.
         let session = format!("set idle_session_timeout = '{}s'", SESSION_IDLE_MAX.as_secs());
         client.batch_execute(&session).await?;
         // The schema is part of the name: each deployment of a database has a publisher of its own.
@@ -86,8 +114,9 @@ impl Leader {
         let listen = format!("listen \"{}\"", channel(&self.topic).replace('"', "\"\""));
         client.batch_execute(&listen).await?;
         info!("this sidecar publishes");
-        tokio::spawn(watch(client, lost.clone()));
-        Ok(Some(Leadership { lost: lost.clone(), _held: lost.drop_guard() }))
+        let (sure, sure_at) = watch::channel(asked_at);
+        tokio::spawn(ask(client, sure, lost.clone()));
+        Ok(Some(Leadership { lost: lost.clone(), lock: Lock { sure_at }, _held: lost.drop_guard() }))
     }
 }
 
@@ -105,14 +134,16 @@ async fn listen(mut connection: Connection<Socket, NoTlsStream>, wake: Arc<Wake>
 }
 
 /// Keeps the client, and with it the connection, until it does not answer or is not wanted any more.
-async fn watch(client: Client, lost: CancellationToken) {
+async fn ask(client: Client, sure: watch::Sender<Instant>, lost: CancellationToken) {
     let asking = async {
         loop {
             tokio::time::sleep(ASK_INTERVAL).await;
+            let asked_at = Instant::now();
             let answer = tokio::time::timeout(ASK_TIMEOUT, client.simple_query("select")).await;
             if let Err(error) = answer.map_err(anyhow::Error::from).and_then(|answer| Ok(answer?)) {
                 return error;
             }
+            sure.send_replace(asked_at);
         }
     };
     if let Some(error) = lost.run_until_cancelled(asking).await {

@@ -14,6 +14,7 @@ use tracing::{error, info, warn};
 use crate::health::Health;
 use crate::kafka::{Kafka, Partition, Produced, Read};
 use crate::lane::{BatchLimits, Found, Lane, Next, Offer, Published, Refused};
+use crate::leader::Lock;
 use crate::metrics::{Metrics, SendError};
 use crate::offered::Offered;
 use crate::outbox::Outbox;
@@ -38,6 +39,7 @@ pub struct Publisher {
     pub lanes: u32,
     pub offers: mpsc::UnboundedReceiver<Offered>,
     pub removals: mpsc::Sender<Ack>,
+    pub lock: Lock,
     pub kafka: Kafka,
     pub outbox: Outbox,
     pub repair: Repair,
@@ -209,6 +211,8 @@ impl Publisher {
 
     async fn publish(&mut self, lane: &mut Lane, client: &Partition) -> Result<()> {
         let records = lane.batch().iter().map(|offered| record::of_event(&offered.event)).collect();
+        let mut lock = self.lock.clone();
+        self.meanwhile(lane, lock.is_ours()).await;
         let started = Instant::now();
         self.linger_until = Some(started + self.linger);
         let produced = self.meanwhile(lane, client.produce(records)).await;

@@ -97,6 +97,7 @@ impl Publishing {
                 lanes: partitions,
                 offers,
                 removals: removals.clone(),
+                lock: leadership.lock.clone(),
                 kafka: kafka.clone(),
                 outbox: self.outbox.clone(),
                 repair: self.repair.clone(),

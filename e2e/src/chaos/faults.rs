@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use fastrand::Rng;
 
-use super::proxy::Trouble;
+use crate::proxy::Trouble;
 
 /// Faults strike in this part of a round's traffic.
 const STRIKE_MS: std::ops::Range<u64> = 300..2_500;

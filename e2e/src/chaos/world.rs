@@ -17,7 +17,7 @@ use xtask::process::Signal;
 use xtask::services::{Kafka, KafkaVersion, Postgres, Redis};
 
 use super::faults::{Fault, Link, LinkFault, Strike};
-use super::proxy::{Proxy, Trouble};
+use crate::proxy::{Proxy, Trouble};
 use crate::{Api, Deployment, LIMIT, Services, directory, eventually};
 
 pub const PARTITIONS: i32 = 3;
@@ -244,7 +244,7 @@ impl World {
     }
 
     fn start_sidecar(&self, number: usize, sidecar: &mut Deployment) -> Result<()> {
-        let database_url = through(&self.ways.sidecars_to_postgres[number], &sidecar.database_url)?;
+        let database_url = self.ways.sidecars_to_postgres[number].through(&sidecar.database_url)?;
         let kafka = self.ways.sidecars_to_kafka.address().to_string();
         let mut settings =
             vec![("DATABASE_URL", database_url.as_str()), ("KAFKA_BOOTSTRAP_SERVERS", kafka.as_str())];
@@ -321,13 +321,6 @@ impl Ways {
             [&self.sidecars_to_kafka, &self.host_to_postgres, &self.host_to_redis, &self.host_to_sidecar];
         one.into_iter().chain(&self.sidecars_to_postgres)
     }
-}
-
-/// The same URL with the proxy's port.
-fn through(way: &Proxy, url: &str) -> Result<String> {
-    let (start, rest) = url.rsplit_once(':').context("a URL with a port")?;
-    let (_, path) = rest.split_once('/').context("a URL with a path")?;
-    Ok(format!("{start}:{}/{path}", way.port()))
 }
 
 fn mount(disk: &Path) -> Result<()> {

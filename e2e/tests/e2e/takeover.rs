@@ -1,5 +1,7 @@
 use anyhow::{Result, ensure};
-use e2e::{Deployment, LIMIT, answer, eventually};
+use e2e::proxy::{Proxy, Trouble};
+use e2e::{Deployment, LIMIT, Services, answer, eventually};
+use reqwest::StatusCode;
 use serde_json::json;
 
 /// Waits until the sidecar says that another one publishes.
@@ -111,4 +113,67 @@ async fn a_publisher_that_loses_its_lock_stops_and_stands_by() -> Result<()> {
     ids.dedup();
     assert_eq!(ids.len(), 10);
     Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_publisher_that_was_stopped_for_long_sends_nothing_before_it_has_asked() -> Result<()> {
+    let mut first = Deployment::prepare(&Services::shared()?).await?;
+    let (way, database_url) = Proxy::on_the_way_to(&first.database_url).await?;
+    first.start_sidecar(&[("DATABASE_URL", &database_url)])?;
+    first.sidecar_is_ready().await?;
+    first.start_application().await?;
+    let topic = first.topic_reader().await?;
+    let task = first.api.create(&json!({ "title": "before" })).await?;
+    first.outbox_is_empty().await?;
+    let mut second = first.beside().await?;
+    second.start_sidecar(&[])?;
+    stands_by(&second).await?;
+
+    // It misses that the database ends its session, as one does that says nothing for long.
+    first.sidecar()?.pause()?;
+    way.make(Trouble::HalfOpen { up: true, down: true });
+    for number in 0..5 {
+        first
+            .api
+            .patch(task["id"].as_str().unwrap(), &json!({ "title": format!("change {number}") }))
+            .await?;
+    }
+    let forward = forward_of_everything(&first).await?;
+    topic.wait_for(|records| records.len() >= 6, LIMIT).await?;
+    first.outbox_is_empty().await?;
+
+    // Without an answer it takes itself for the publisher, and what is forwarded for news.
+    first.sidecar()?.resume()?;
+    let request = first.sidecar_api()?.post("/events").bearer_auth(first.sidecar_token());
+    let request = request.header("content-type", "application/cloudevents-batch+json").body(forward);
+    let taken = answer(request).await?;
+    assert_eq!(taken.status, StatusCode::ACCEPTED, "{}", taken.body);
+    let api = first.sidecar_api()?;
+    eventually("the sidecar knows that it cannot tell", async || {
+        let ready = answer(api.get("/readyz")).await?;
+        ensure!(ready.body.contains("trying for the publisher's lock"), "{}", ready.body);
+        Ok(Some(()))
+    })
+    .await?;
+    way.make(Trouble::None);
+    stands_by(&first).await?;
+    first.api.create(&json!({ "title": "after" })).await?;
+    let records = topic.wait_for(|records| records.len() >= 7, LIMIT).await?;
+    let mut ids: Vec<_> = records.iter().map(|record| record.header("ce_id").unwrap()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!((records.len(), ids.len()), (7, 7));
+    Ok(())
+}
+
+/// What the application would forward of all that is in the outbox.
+async fn forward_of_everything(deployment: &Deployment) -> Result<String> {
+    let events = r#"
+        select json_agg(json_build_object(
+            'specversion', '1.0', 'id', id, 'type', type, 'source', '/api/tasks', 'subject', aggregateid,
+            'time', time, 'sequence', version::text, 'partitionkey', aggregateid,
+            'datacontenttype', 'application/json', 'data', payload::json
+        ))::text
+        from outbox"#;
+    Ok(deployment.database().await?.query_one(events, &[]).await?.try_get(0)?)
 }

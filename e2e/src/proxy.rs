@@ -9,7 +9,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU16, AtomicUsize, Ordering};
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Context as _, Result};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{ReadHalf, WriteHalf};
 use tokio::net::{TcpListener, TcpStream};
@@ -82,6 +82,21 @@ impl Proxy {
         Ok(Proxy { port, state, accepting })
     }
 
+    /// One that leads where the URL does, and the URL that leads through it.
+    pub async fn on_the_way_to(url: &str) -> Result<(Proxy, String)> {
+        let proxy = Proxy::start().await?;
+        let (_, port, _) = parts(url)?;
+        proxy.lead_to(port.parse()?);
+        let through = proxy.through(url)?;
+        Ok((proxy, through))
+    }
+
+    /// The same URL with the proxy's port.
+    pub fn through(&self, url: &str) -> Result<String> {
+        let (start, _, path) = parts(url)?;
+        Ok(format!("{start}:{}/{path}", self.port))
+    }
+
     pub fn lead_to(&self, port: u16) {
         self.state.target.store(port, Ordering::Relaxed);
     }
@@ -108,6 +123,13 @@ impl Proxy {
     pub fn is_idle(&self) -> bool {
         self.state.in_hand.load(Ordering::Relaxed) == 0
     }
+}
+
+/// What stands before a URL's port, the port, and the path.
+fn parts(url: &str) -> Result<(&str, &str, &str)> {
+    let (start, rest) = url.rsplit_once(':').context("a URL with a port")?;
+    let (port, path) = rest.split_once('/').context("a URL with a path")?;
+    Ok((start, port, path))
 }
 
 impl Drop for Proxy {
