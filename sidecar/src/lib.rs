@@ -79,7 +79,7 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: impl Future<Ou
         metrics: metrics.clone(),
         closing: closing.clone(),
     };
-    let server = axum::serve(Prompt(listener), ingest::router(ingest))
+    let server = axum::serve(Prompt::new(listener), ingest::router(ingest))
         .with_graceful_shutdown(closing.clone().cancelled_owned())
         .into_future();
     let serving = tokio::spawn(server);

@@ -74,17 +74,22 @@ impl Sweep {
     async fn run_forever(&self) {
         let places = Places::new(self.lanes.count());
         let mut oldest = Oldest::new(self.interval * WHOLE_PASS_INTERVALS);
+        let mut left = Left::default();
         loop {
             let look = oldest.look(self.wake.is_whole.swap(false, Ordering::Relaxed));
-            let result = self.pass(&places, look.after).await;
-            if let Ok(swept) = &result {
-                oldest.note(&look, swept.oldest);
+            if look.after.is_nil() {
+                left = Left::default();
             }
+            let result = self.pass(&places, look.after, &mut left).await.map(|swept| {
+                oldest.note(&look, swept.oldest);
+                left.swept_to = look.settled();
+                swept.rows
+            });
             let is_news = self.health.note("sweep", result.as_ref().err());
             match result {
                 Ok(_) if is_news => info!("sweeping the outbox again"),
-                Ok(Swept { rows: 0, .. }) => {}
-                Ok(Swept { rows, .. }) => debug!(rows, "swept"),
+                Ok(0) => {}
+                Ok(rows) => debug!(rows, "swept"),
                 Err(error) if is_news => warn!(error = format!("{error:#}"), "cannot sweep the outbox"),
                 Err(_) => {}
             }
@@ -95,10 +100,18 @@ impl Sweep {
 
     /// Goes through the outbox once, from the oldest row after `after` to the newest, and leaves the rows of those lanes
     /// that take nothing.
-    async fn pass(&self, places: &Places, mut after: Uuid) -> anyhow::Result<Swept> {
+    async fn pass(&self, places: &Places, mut after: Uuid, left: &mut Left) -> anyhow::Result<Swept> {
         let mut swept = Swept::default();
-        let mut stuck = HashSet::new();
+        let mut stuck = left.without_room(places);
         loop {
+            if left.is_still(&stuck) && left.swept_to > after {
+                swept.oldest = swept.oldest.or(Some(after));
+                after = left.swept_to;
+            }
+            if stuck.len() == places.lanes.len() {
+                left.lanes = stuck;
+                return Ok(swept);
+            }
             let mut page = self.outbox.page(after, PAGE_ROWS_MAX).await?;
             let mut rows = 0;
             while let Some(row) = page.next().await? {
@@ -117,6 +130,7 @@ impl Sweep {
             }
             swept.rows += rows as usize;
             if rows < PAGE_ROWS_MAX {
+                left.lanes = stuck;
                 return Ok(swept);
             }
         }
@@ -166,6 +180,11 @@ impl Places {
         Places { in_lane_bytes, lanes }
     }
 
+    /// For more than what may be on its way to a lane that takes nothing.
+    fn has_room(&self, lane: u32) -> bool {
+        self.lanes[lane as usize].available_permits() > self.in_lane_bytes as usize / 2
+    }
+
     /// Waits until there is room for so many bytes in a lane, but not long; what is larger than a lane waits until that is
     /// empty.
     async fn take(&self, lane: u32, bytes: usize) -> Option<OwnedSemaphorePermit> {
@@ -186,9 +205,46 @@ struct Swept {
     oldest: Option<Uuid>,
 }
 
+/// What the passes before left to others, so that the backlog of a partition that takes nothing is not read again by each.
+#[derive(Default)]
+struct Left {
+    lanes: HashSet<u32>,
+    /// All other lanes have been offered what is older.
+    swept_to: Uuid,
+}
+
+impl Left {
+    /// What is older than `swept_to` was left by lanes that are all stuck again.
+    fn is_still(&self, stuck: &HashSet<u32>) -> bool {
+        !self.lanes.is_empty() && self.lanes.is_subset(stuck)
+    }
+
+    /// Those of the lanes that still take nothing.
+    fn without_room(&self, places: &Places) -> HashSet<u32> {
+        self.lanes.iter().copied().filter(|lane| !places.has_room(*lane)).collect()
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[tokio::test]
+    async fn what_a_lane_without_room_left_is_passed_over_until_it_has_some() {
+        let places = Places::new(3);
+        let left = Left { lanes: HashSet::from([0, 2]), swept_to: Uuid::max() };
+        let most = places.in_lane_bytes as usize * 2 / 3;
+        let [first, third] = [places.take(0, most).await, places.take(2, most).await];
+        let stuck = left.without_room(&places);
+        assert!(left.is_still(&stuck) && stuck == HashSet::from([0, 2]));
+        drop(first);
+        let stuck = left.without_room(&places);
+        assert!(!left.is_still(&stuck) && stuck == HashSet::from([2]));
+        drop(third);
+        assert!(left.without_room(&places).is_empty());
+        // Nothing was left: everything is looked at.
+        assert!(!Left::default().is_still(&HashSet::new()));
+    }
 
     #[test]
     fn a_lane_has_its_share_of_the_memory_for_swept_events() {

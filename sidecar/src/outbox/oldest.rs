@@ -25,6 +25,13 @@ pub struct Look {
     began_at: Instant,
 }
 
+impl Look {
+    /// All rows with older ids, but for those that come very late, were there before this look.
+    pub fn settled(&self) -> Uuid {
+        before(None, self.began)
+    }
+}
+
 impl Oldest {
     pub fn new(whole_interval: Duration) -> Oldest {
         Oldest { after: Uuid::nil(), whole_at: Instant::now(), whole_interval }
