@@ -13,14 +13,14 @@ use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
 use axum::response::{IntoResponse as _, Response};
 use axum::routing::{get, post};
-use http::{HeaderValue, Method, StatusCode, header};
+use http::{HeaderValue, Method, StatusCode, Uri, header};
 use send_wrapper::SendWrapper;
 use uuid::Uuid;
 
 use crate::config::Config;
 use crate::fields::Invalid;
 use crate::headers::etag;
-use crate::problem::Problem;
+use crate::problem::{self, Problem};
 
 pub fn router(config: &Config) -> Router {
     let router = Router::new()
@@ -43,11 +43,15 @@ pub fn router(config: &Config) -> Router {
 }
 
 /// An OPTIONS request is answered with the Allow header that axum adds here (RFC 9110, section 9.3.7).
-async fn not_allowed(method: Method) -> Response {
-    if method == Method::OPTIONS {
-        return StatusCode::NO_CONTENT.into_response();
+async fn not_allowed(method: Method, uri: Uri) -> Response {
+    let is_task = uri.path().strip_prefix("/api/tasks/").is_some_and(|id| !id.contains('/'));
+    if method != Method::OPTIONS {
+        Problem::MethodNotAllowed.into_response()
+    } else if is_task {
+        (StatusCode::NO_CONTENT, [problem::accept_patch()]).into_response()
+    } else {
+        StatusCode::NO_CONTENT.into_response()
     }
-    Problem::MethodNotAllowed.into_response()
 }
 
 /// axum asks for futures that may move between threads. A guest has one thread, and its futures hold

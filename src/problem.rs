@@ -3,7 +3,7 @@
 
 use axum::body::Body;
 use axum::response::{IntoResponse, Response};
-use http::{HeaderMap, HeaderValue, StatusCode, header};
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use serde::Serialize;
 use serde_json::{Value, json};
 use std::sync::Arc;
@@ -17,6 +17,10 @@ use crate::store::StoreError;
 
 /// What a client is asked to wait before it repeats a request.
 const RETRY_AFTER_S: u16 = 1;
+
+/// What a PATCH may be sent as.
+pub const PATCH_MEDIA_TYPES: &[&str] = &["application/merge-patch+json", "application/json"];
+const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
 #[derive(Debug, Error)]
 pub enum Problem {
@@ -40,8 +44,8 @@ pub enum Problem {
     PreconditionFailed,
     #[error("the body is larger than {0} KiB")]
     TooLarge(usize),
-    #[error("send the body as {0}")]
-    UnsupportedMediaType(&'static str),
+    #[error("send the body as {}", .0.join(" or "))]
+    UnsupportedMediaType(&'static [&'static str]),
     #[error("the request is not valid; errors lists every reason")]
     Invalid(Vec<Invalid>),
     #[error("this Idempotency-Key was used for another request; each request needs its own")]
@@ -106,9 +110,23 @@ pub fn render(mut response: Response, accept: Accept, request_id: &str) -> Respo
     if status == StatusCode::UNAUTHORIZED {
         headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
+    if let Problem::UnsupportedMediaType(media_types) = &*problem {
+        headers.extend([accepted(media_types)]);
+    }
     headers.remove(header::CONTENT_LENGTH);
     *response.body_mut() = Body::from(body.to_string());
     response
+}
+
+/// What is taken instead (RFC 9110, section 15.5.16), of a PATCH as RFC 5789, section 2.2, has it.
+fn accepted(media_types: &'static [&'static str]) -> (HeaderName, HeaderValue) {
+    let name = if media_types == PATCH_MEDIA_TYPES { ACCEPT_PATCH } else { header::ACCEPT };
+    (name, HeaderValue::from_str(&media_types.join(", ")).expect("names of media types"))
+}
+
+/// Says to who asks what a task can be patched with (RFC 5789, section 3.1).
+pub fn accept_patch() -> (HeaderName, HeaderValue) {
+    accepted(PATCH_MEDIA_TYPES)
 }
 
 /// In what form a client reads errors.

@@ -9,14 +9,14 @@ use crate::config::Config;
 use crate::fields::{Changes, NewTask};
 use crate::headers::{Conditions, Preferences, traceparent};
 use crate::instance::{self, Instance};
-use crate::problem::Problem;
+use crate::problem::{PATCH_MEDIA_TYPES, Problem};
 use crate::store::{Changed, Deleted, Found};
 
 pub(super) async fn put(id: PathId, request: Request) -> Result<Response, Problem> {
     let id = task_id(id)?;
     let instance = instance::get().await?;
     let (parts, body) = request.into_parts();
-    body::expect(&parts.headers, &["application/json"], "application/json")?;
+    body::expect(&parts.headers, body::JSON)?;
     let body = body::read(body, body::TASK_BYTES_MAX, &instance.config).await?;
     let new = NewTask::parse(body::parse(&body)?).map_err(Problem::Invalid)?;
     change(&instance, id, &parts, &Changes::all(new)).await
@@ -26,8 +26,7 @@ pub(super) async fn patch(id: PathId, request: Request) -> Result<Response, Prob
     let id = task_id(id)?;
     let instance = instance::get().await?;
     let (parts, body) = request.into_parts();
-    let media_types = ["application/merge-patch+json", "application/json"];
-    body::expect(&parts.headers, &media_types, "application/merge-patch+json or application/json")?;
+    body::expect(&parts.headers, PATCH_MEDIA_TYPES)?;
     let body = body::read(body, body::TASK_BYTES_MAX, &instance.config).await?;
     let changes = Changes::parse_patch(body::parse(&body)?).map_err(Problem::Invalid)?;
     change(&instance, id, &parts, &changes).await

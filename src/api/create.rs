@@ -16,7 +16,7 @@ use crate::task;
 pub(super) async fn one(request: Request) -> Result<Response, Problem> {
     let instance = instance::get().await?;
     let (parts, body) = request.into_parts();
-    body::expect(&parts.headers, &["application/json"], "application/json")?;
+    body::expect(&parts.headers, body::JSON)?;
     let key = idempotency_key(&parts.headers).map_err(Problem::Invalid)?;
     let body = body::read(body, body::TASK_BYTES_MAX, &instance.config).await?;
     let new = NewTask::parse(body::parse(&body)?).map_err(Problem::Invalid)?;
@@ -51,7 +51,7 @@ pub(super) async fn one(request: Request) -> Result<Response, Problem> {
 pub(super) async fn many(request: Request) -> Result<Response, Problem> {
     let instance = instance::get().await?;
     let (parts, body) = request.into_parts();
-    body::expect(&parts.headers, &["application/json"], "application/json")?;
+    body::expect(&parts.headers, body::JSON)?;
     let body = body::read(body, body::BATCH_BYTES_MAX, &instance.config).await?;
     let new = NewTask::parse_batch(body::parse(&body)?).map_err(Problem::Invalid)?;
     let preferences = Preferences::parse(&parts.headers);

@@ -6,6 +6,7 @@ use super::responses::{self, answer, errors};
 use super::schemas::{self, reference, task};
 use crate::fields::TAG_CHARS_MAX;
 use crate::headers::IDEMPOTENCY_KEY_CHARS_MAX;
+use crate::problem::PATCH_MEDIA_TYPES;
 use crate::query::{CURSOR_CHARS_MAX, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, SortKey, WORDS_CHARS_MAX};
 
 const MINIMAL: &str = "Done, and with Prefer: return=minimal not shown.";
@@ -111,13 +112,12 @@ fn replace() -> Value {
 }
 
 fn patch() -> Value {
-    let media_types = ["application/merge-patch+json", "application/json"];
     json!({
         "tags": ["tasks"],
         "operationId": "patchTask",
         "summary": "Change some fields of a task (RFC 7396)",
         "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent"]),
-        "requestBody": body("TaskPatch", &media_types, &json!({ "status": "done", "due_at": null })),
+        "requestBody": body("TaskPatch", PATCH_MEDIA_TYPES, &json!({ "status": "done", "due_at": null })),
         "responses": changed(),
     })
 }

@@ -40,7 +40,7 @@ pub(super) fn components() -> Value {
         ("409", "Conflict", "the first request with this Idempotency-Key is still in work", &["Retry-After"]),
         ("412", "Precondition Failed", "the task has another version by now; read it again", &[]),
         ("413", "Payload Too Large", "the body is larger than 64 KiB", &[]),
-        ("415", "Unsupported Media Type", "send the body as application/json", &[]),
+        ("415", "Unsupported Media Type", "send the body as application/json", &["Accept", "Accept-Patch"]),
         ("422", "Unprocessable Entity", "the request is not valid; errors lists every reason", &[]),
         ("428", "Precondition Required", "a write needs If-Match with the version that it is meant for", &[]),
         (
@@ -103,6 +103,11 @@ pub(super) fn headers() -> Value {
             "With Prefer: wait=N. Where the event is on the topic, or pending if the wait was too short; of a \
              batch, how many are published, and how many pending. A structured field (RFC 9651).",
             "topic=\"task_events\", partition=2, offset=41",
+        ),
+        "Accept": text("Of a POST or a PUT: what is taken instead.", "application/json"),
+        "Accept-Patch": text(
+            "Of a PATCH: what is taken instead (RFC 5789).",
+            "application/merge-patch+json, application/json",
         ),
         "Retry-After": {
             "description": "Seconds to wait before the request is repeated.",

@@ -137,6 +137,14 @@ async fn a_bad_change_is_refused_and_changes_nothing() -> Result<()> {
         let request = deployment.api.request(method, &path)?.header("content-type", content_type);
         let refused = answer(request.body(body)).await?;
         assert_eq!(refused.status, expected, "{method} {content_type} {body}: {refused:?}");
+        let accepted = ["accept", "accept-patch"].map(|name| refused.header(name));
+        match (expected, method) {
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, "PATCH") => {
+                assert_eq!(accepted, [None, Some("application/merge-patch+json, application/json")]);
+            }
+            (StatusCode::UNSUPPORTED_MEDIA_TYPE, _) => assert_eq!(accepted, [Some("application/json"), None]),
+            _ => assert_eq!(accepted, [None, None]),
+        }
     }
     assert_eq!(deployment.api.read(id).await?, task);
     Ok(())

@@ -62,6 +62,12 @@ async fn what_a_resource_allows_can_be_asked() -> Result<()> {
     let allow = options.header("allow").unwrap();
     assert!(["GET", "HEAD", "POST"].iter().all(|method| allow.contains(method)), "{allow}");
     assert_eq!(options.header("access-control-allow-origin"), None);
+    assert_eq!(options.header("accept-patch"), None);
+    let task = "/api/tasks/00000000-0000-7000-8000-000000000000";
+    let options = answer(deployment.api.request("OPTIONS", task)?).await?;
+    assert_eq!(options.header("accept-patch"), Some("application/merge-patch+json, application/json"));
+    let events = answer(deployment.api.request("OPTIONS", &format!("{task}/events"))?).await?;
+    assert_eq!((events.status, events.header("accept-patch")), (StatusCode::NO_CONTENT, None));
     Ok(())
 }
 
