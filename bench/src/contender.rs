@@ -14,6 +14,7 @@ use tokio::time::sleep;
 use xtask::process::{Process, Signal};
 use xtask::repository;
 use xtask::services::ports::Port;
+use xtask::spin;
 
 use crate::fetch;
 use crate::platform::Platform;
@@ -69,7 +70,7 @@ impl Kind {
     /// Everybody who can run here.
     pub fn all() -> Vec<Kind> {
         let mut all = vec![Kind::System, Kind::Native, Kind::Peer, Kind::Hello, Kind::Statements];
-        if spin_is_here() {
+        if spin::version().is_some() {
             all.insert(1, Kind::Spin);
         }
         all
@@ -323,12 +324,4 @@ fn peer(platform: &Platform, database_url: &str) -> Result<Command> {
         .env("REDIS_URL", platform.redis.url())
         .env("KAFKA_BOOTSTRAP", platform.kafka.bootstrap());
     Ok(command)
-}
-
-/// The component is built on WASI 0.3, which Spin has since 4.1.
-fn spin_is_here() -> bool {
-    let spin = Command::new("spin").arg("--version").stdin(Stdio::null()).stderr(Stdio::null()).output();
-    let said = spin.map(|output| String::from_utf8_lossy(&output.stdout).into_owned()).unwrap_or_default();
-    let mut numbers = said.trim_start_matches("spin ").split('.').map_while(|part| part.parse::<u32>().ok());
-    matches!((numbers.next(), numbers.next()), (Some(major), Some(minor)) if (major, minor) >= (4, 1))
 }

@@ -165,7 +165,7 @@ impl Deployment {
         let redis = self.services.redis_url.strip_prefix("redis://").context("a Redis URL")?;
         let sidecar = format!("127.0.0.1:{}", self.sidecar_port.number());
 
-        let mut command = Command::new(variable("E2E_MINISPIN")?);
+        let mut command = Command::new(variable("E2E_HOST")?);
         command.arg("up").arg("--from").arg(repository::root().join("spin.toml"));
         command.arg("--listen").arg(format!("127.0.0.1:{}", self.application_port.number()));
         command.arg("--log-dir").arg(&self.directory);
@@ -184,7 +184,7 @@ impl Deployment {
         {
             command.arg("--variable").arg(format!("{name}={value}"));
         }
-        let application = Process::spawn("minispin", &mut command, &self.directory.join("minispin.log"))?;
+        let application = Process::spawn("the host", &mut command, &self.directory.join("host.log"))?;
         application.wait_for_line("Serving http://", LIMIT).await?;
         self.application = Some(application);
         Ok(())
@@ -349,8 +349,9 @@ fn variable(name: &str) -> Result<String> {
     let value = env::var(name).with_context(|| {
         format!("{name} is not set: run the tests with `cargo xtask test`, which sets it")
     })?;
-    if matches!(name, "E2E_SIDECAR" | "E2E_MINISPIN") {
-        ensure!(Path::new(&value).is_file(), "{name}={value} is not there");
+    if matches!(name, "E2E_SIDECAR" | "E2E_HOST") {
+        let is_on_path = !value.contains('/');
+        ensure!(is_on_path || Path::new(&value).is_file(), "{name}={value} is not there");
     }
     Ok(value)
 }

@@ -12,6 +12,7 @@ use xtask::repository;
 use xtask::services::{KafkaVersion, fetch_all};
 
 use crate::cargo::{build_application, cargo, program};
+use crate::host::{Host, HostName};
 
 #[derive(clap::Args)]
 pub(crate) struct Options {
@@ -27,13 +28,17 @@ pub(crate) struct Options {
     /// Broker to break: 4.4 (KRaft) or 3.0 (with ZooKeeper)
     #[arg(long, default_value = "4.4")]
     kafka: KafkaVersion,
+    /// Who runs the component: minispin, or the Spin CLI on the PATH
+    #[arg(long, default_value = "minispin")]
+    host: HostName,
     /// Only faults with this in their names, as the table prints them
     #[arg(long)]
     only: Option<String>,
 }
 
 pub(crate) async fn run(options: Options) -> Result<ExitCode> {
-    let Options { rounds, seed, first, kafka, only } = options;
+    let Options { rounds, seed, first, kafka, host, only } = options;
+    let host = Host::find(Some(host))?.program();
     let data_dir = repository::data_dir()?;
     let lock = File::create(data_dir.join("test.lock"))?;
     if lock.try_lock().is_err() {
@@ -65,7 +70,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     if let Some(only) = only {
         command.args(["--only", &only]);
     }
-    command.env("E2E_MINISPIN", program("minispin")).env("E2E_SIDECAR", program("kafka-sidecar"));
+    command.env("E2E_HOST", host).env("E2E_SIDECAR", program("kafka-sidecar"));
     say("Chaos", format_args!("{rounds} rounds of seed {seed} on Kafka {kafka}"));
     let status = command.kill_on_drop(true).status().await.context("starting the faults")?;
     if !status.success() {

@@ -5,6 +5,7 @@ use std::process::ExitCode;
 use clap::Parser;
 
 mod cargo; // what is compiled
+mod host; // what runs the component
 mod up; // everything, until Ctrl-C
 mod consume; // what `up` put on the topic
 mod test; // everything, checked

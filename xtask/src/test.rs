@@ -15,6 +15,7 @@ use xtask::services::{Kafka, KafkaVersion, Postgres, Redis, fetch_all};
 use xtask::tools::Tools;
 
 use crate::cargo::{self, build_application, build_component, cargo, program};
+use crate::host::{Host, HostName};
 
 /// Most tests wait for a service most of the time: more of them than there are cores.
 const TEST_THREADS: &str = "4";
@@ -25,6 +26,9 @@ pub(crate) struct Options {
     /// end-to-end tests again with 3.0
     #[arg(long, default_value = "all", value_parser = ["4.4", "3.0", "all"])]
     kafka: String,
+    /// Who runs the component in the end-to-end tests: minispin, or the Spin CLI on the PATH
+    #[arg(long, default_value = "minispin")]
+    host: HostName,
     /// Run only the tests whose names contain one of these, without checking format and lints
     filters: Vec<String>,
 }
@@ -35,6 +39,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     if lock.try_lock().is_err() {
         bail!("`cargo xtask test` runs already in this repository: wait for it, or stop it");
     }
+    let host = Host::find(Some(options.host))?.program();
     let brokers = match options.kafka.as_str() {
         "all" => vec![KafkaVersion::V4_4, KafkaVersion::V3_0],
         version => vec![version.parse()?],
@@ -68,6 +73,7 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
         tests.arg("--").args(&options.filters);
         tests.env("DATABASE_URL", postgres.url()).env("REDIS_URL", redis.url());
         tests.env("KAFKA_BOOTSTRAP_SERVERS", kafka.bootstrap()).env("E2E_KAFKA", version.to_string());
+        tests.env("E2E_HOST", &host);
         programs.tell(&mut tests);
         if std::env::var_os("RUST_TEST_THREADS").is_none() {
             tests.env("RUST_TEST_THREADS", TEST_THREADS);
@@ -106,11 +112,8 @@ async fn build() -> Result<Programs> {
 impl Programs {
     fn tell(&self, tests: &mut Command) {
         let Programs { minispin_guest } = self;
-        let variables: [(&str, &Path); 3] = [
-            ("E2E_MINISPIN", &program("minispin")),
-            ("E2E_SIDECAR", &program("kafka-sidecar")),
-            ("MINISPIN_GUEST", minispin_guest),
-        ];
+        let variables: [(&str, &Path); 2] =
+            [("E2E_SIDECAR", &program("kafka-sidecar")), ("MINISPIN_GUEST", minispin_guest)];
         tests.envs(variables);
     }
 }

@@ -19,14 +19,13 @@ use xtask::services::ports::Port;
 use xtask::services::{KafkaVersion, fetch_all};
 
 use crate::cargo::{self, build_application, cargo};
-use host::Host;
+use crate::host::Host;
 use services::Services;
 use settings::Addresses;
 pub(crate) use settings::Options;
 
 mod settings; // command line and environment
 mod services; // PostgreSQL, Redis, Kafka, or Docker's
-mod host; // Spin or minispin
 mod http; // are you ready?
 
 /// Bootstrap servers and topic, for `consume`.
@@ -91,7 +90,7 @@ async fn start(options: &Options, dir: &Path) -> Result<Running> {
     options.check()?;
     TcpListener::bind(options.listen)
         .with_context(|| format!("{} is in use: choose another address with --listen", options.listen))?;
-    let host = Host::find();
+    let host = Host::find(options.host)?;
     tokio::try_join!(build(options, &host), fetch(options))?;
 
     let token = token()?;

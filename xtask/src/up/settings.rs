@@ -4,6 +4,8 @@ use std::net::SocketAddr;
 
 use anyhow::{Context, Result, ensure};
 
+use crate::host::HostName;
+
 #[derive(clap::Args)]
 pub(crate) struct Options {
     /// PostgreSQL, Redis, Kafka and the sidecar from docker-compose.yml, the application on this machine
@@ -12,6 +14,9 @@ pub(crate) struct Options {
     /// Where the application listens
     #[arg(long, value_name = "ADDRESS", default_value = "127.0.0.1:3000")]
     pub(super) listen: SocketAddr,
+    /// Who runs the application [default: spin if it is on the PATH, else minispin]
+    #[arg(long)]
+    pub(super) host: Option<HostName>,
     /// Port of PostgreSQL [default: 5432 if free, else any]
     #[arg(long, value_name = "PORT", env = "XTASK_POSTGRES_PORT")]
     pub(super) postgres_port: Option<u16>,
