@@ -44,7 +44,7 @@ pub fn write(results: &Results) -> Result<()> {
 }
 
 fn at_usual_clients(results: &Results) -> Panel {
-    let kinds: Vec<Kind> = Kind::all().into_iter().filter(|kind| *kind != Kind::Hello).collect();
+    let kinds: Vec<Kind> = Kind::all().into_iter().filter(|kind| !kind.is_hello()).collect();
     let values = |kind: Kind| {
         let of =
             |operation| find(results, (operation, CLIENTS_USUAL, kind)).map(|figure| figure.per_s.median);
@@ -58,10 +58,12 @@ fn at_usual_clients(results: &Results) -> Panel {
     // A place of its own: a component that does nothing has no operations.
     places.push("hello".into());
     series.iter_mut().for_each(|series| series.values.push(None));
-    let mut hello = vec![None; OPERATIONS.len()];
-    let found = find(results, (Operation::Hello, CLIENTS_USUAL, Kind::Hello));
-    hello.push(found.map(|figure| figure.per_s.median));
-    series.push(Series { name: Kind::Hello.to_string(), color: color(Kind::Hello), values: hello });
+    for kind in Kind::all().into_iter().filter(|kind| kind.is_hello()) {
+        let mut hello = vec![None; OPERATIONS.len()];
+        let found = find(results, (Operation::Hello, CLIENTS_USUAL, kind));
+        hello.push(found.map(|figure| figure.per_s.median));
+        series.push(Series { name: kind.to_string(), color: color(kind), values: hello });
+    }
     Panel {
         title: format!("Requests per second, {CLIENTS_USUAL} clients (logarithmic)"),
         y_label: "requests/s",
@@ -131,6 +133,7 @@ fn color(kind: Kind) -> &'static str {
         Kind::Native => "#57606a",
         Kind::Peer => "#bf8700",
         Kind::Hello => "#8250df",
+        Kind::SpinHello => "#c297ff",
         Kind::Statements => "#afb8c1",
     }
 }

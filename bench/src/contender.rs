@@ -37,6 +37,8 @@ pub enum Kind {
     Peer,
     /// A component that does nothing, on minispin.
     Hello,
+    /// The same on the Spin CLI.
+    SpinHello,
     /// The statements alone, from a loop.
     Statements,
 }
@@ -72,13 +74,22 @@ impl Kind {
         let mut all = vec![Kind::System, Kind::Native, Kind::Peer, Kind::Hello, Kind::Statements];
         if spin::version().is_some() {
             all.insert(1, Kind::Spin);
+            all.push(Kind::SpinHello);
         }
         all
     }
 
     /// Those that serve the API.
     pub fn servers() -> Vec<Kind> {
-        Kind::all().into_iter().filter(|kind| !matches!(kind, Kind::Hello | Kind::Statements)).collect()
+        Kind::all().into_iter().filter(|kind| !kind.is_hello() && *kind != Kind::Statements).collect()
+    }
+
+    pub fn is_hello(self) -> bool {
+        matches!(self, Kind::Hello | Kind::SpinHello)
+    }
+
+    fn is_on_spin(self) -> bool {
+        matches!(self, Kind::Spin | Kind::SpinHello)
     }
 
     pub fn has_sidecar(self) -> bool {
@@ -94,6 +105,7 @@ impl fmt::Display for Kind {
             Kind::Native => "native axum",
             Kind::Peer => "FastAPI",
             Kind::Hello => "hello component",
+            Kind::SpinHello => "hello component on spin up",
             Kind::Statements => "statement alone",
         })
     }
@@ -150,7 +162,7 @@ impl Contender {
             self.application.insert(Process::spawn(&self.kind.to_string(), &mut command, &log)?);
         let client = reqwest::Client::new();
         loop {
-            let request = if self.kind == Kind::Hello {
+            let request = if self.kind.is_hello() {
                 client.get(&self.base_url)
             } else {
                 let body = serde_json::json!({ "title": "the first" });
@@ -215,7 +227,9 @@ impl Contender {
                 }
                 command
             }
-            Kind::Hello => up(self.kind, &root.join("bench/hello/spin.toml"), listen, platform)?,
+            Kind::Hello | Kind::SpinHello => {
+                up(self.kind, &root.join("bench/hello/spin.toml"), listen, platform)?
+            }
             Kind::Native => {
                 let mut command = Command::new(program("bench-native")?);
                 command
@@ -301,10 +315,10 @@ fn program(name: &str) -> Result<PathBuf> {
 }
 
 fn up(kind: Kind, manifest: &Path, listen: &str, platform: &Platform) -> Result<Command> {
-    let mut command = Command::new(if kind == Kind::Spin { "spin".into() } else { program("minispin")? });
+    let mut command = Command::new(if kind.is_on_spin() { "spin".into() } else { program("minispin")? });
     command.arg("up").arg("--from").arg(manifest).args(["--listen", listen]);
     command.arg("--log-dir").arg(platform.dir.join("component-logs"));
-    if kind != Kind::Spin {
+    if !kind.is_on_spin() {
         // Empty when a run begins, so that its first start shows what compiling costs.
         command.arg("--cache-dir").arg(platform.dir.join("compiled-code"));
     }

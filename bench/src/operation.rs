@@ -40,7 +40,7 @@ impl Operation {
             Kind::Native => vec![Hello, GetCached, Get, ListCached, List, Create, Update],
             // It keeps no single tasks in its cache, and has no way to change one.
             Kind::Peer => vec![GetCached, ListCached, List, Create],
-            Kind::Hello => vec![Hello],
+            Kind::Hello | Kind::SpinHello => vec![Hello],
             Kind::Statements => vec![Get, List, Create, Update],
         }
     }

@@ -203,7 +203,7 @@ fn all_times(platform: &Platform, contender: &Contender) -> Times {
 }
 
 async fn count(contender: &Contender) -> Result<i64> {
-    if contender.kind == Kind::Hello {
+    if contender.kind.is_hello() {
         return Ok(0);
     }
     let client = connect(&contender.database_url).await?;

@@ -42,7 +42,10 @@ pub type Instances = ProxyHandler<Starter>;
 /// beyond, one that has nothing to do ends now and then. Few instances with several requests each do their work with
 /// fewer connections and statements than many with one each. Spin keeps them.
 const REQUESTS_AT_ONCE_USUAL: usize = 8;
+/// How soon another one may end; of the many that a burst leaves behind, as often as would end them all within the second of
+/// these.
 const SHRINK_INTERVAL: Duration = Duration::from_millis(20);
+const SHRINK_MANY_WITHIN: Duration = Duration::from_millis(50);
 
 /// The instances of a component, and what they have to do.
 pub struct Load {
@@ -67,11 +70,13 @@ impl Load {
     /// Whether an instance that has nothing to do is to end; after a yes, no other one for a while.
     fn shrinks(&self) -> bool {
         let enough = self.processors + self.requests.load(Relaxed) / REQUESTS_AT_ONCE_USUAL;
-        if self.instances.load(Relaxed) <= enough {
+        let surplus = self.instances.load(Relaxed).saturating_sub(enough);
+        if surplus == 0 {
             return false;
         }
         let mut shrunk = self.shrunk.lock().unwrap_or_else(PoisonError::into_inner);
-        let is_time = shrunk.elapsed() >= SHRINK_INTERVAL;
+        let interval = SHRINK_INTERVAL.min(SHRINK_MANY_WITHIN / u32::try_from(surplus).unwrap_or(u32::MAX));
+        let is_time = shrunk.elapsed() >= interval;
         if is_time {
             *shrunk = Instant::now();
         }
