@@ -33,6 +33,7 @@ const STATE: &str = include_str!("outbox/state.sql");
 const COUNT: &str = include_str!("outbox/count.sql");
 const PARK: &str = include_str!("outbox/park.sql");
 const REMOVE: &str = include_str!("outbox/remove.sql");
+const POSITIONS: &str = include_str!("outbox/positions.sql");
 const POSITION: &str = include_str!("outbox/position.sql");
 const RESET_POSITION: &str = include_str!("outbox/reset_position.sql");
 const PRUNE: &str = include_str!("outbox/prune.sql");
@@ -146,6 +147,18 @@ impl Outbox {
         };
         keep(self.timed(call).await, client)
             .with_context(|| format!("removing {} acknowledged rows", ids.len()))
+    }
+
+    /// Where reading back begins, of the partitions that are not new to this database.
+    pub async fn positions(&self, topic: &str) -> Result<BTreeMap<u32, i64>> {
+        let client = self.connection().await?;
+        let call = async {
+            let statement = client.prepare_cached(POSITIONS).await?;
+            let rows = client.query(&statement, &[&topic]).await?;
+            let position = |row: &Row| Ok((row.try_get::<_, i32>(0)? as u32, row.try_get(1)?));
+            rows.iter().map(position).collect()
+        };
+        keep(self.timed(call).await, client).context("loading the partitions' positions")
     }
 
     /// Where reading a partition back begins: at `end`, if the partition is new to this database.

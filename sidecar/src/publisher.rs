@@ -40,6 +40,8 @@ pub struct Publisher {
     pub offers: mpsc::UnboundedReceiver<Offered>,
     pub removals: mpsc::Sender<Ack>,
     pub lock: Lock,
+    /// Where reading back begins, as it was stored before any row was read; none if the partition is new to this database.
+    pub position: Option<i64>,
     pub kafka: Kafka,
     pub outbox: Outbox,
     pub repair: Repair,
@@ -165,6 +167,7 @@ impl Publisher {
     ) -> Result<()> {
         let (kafka, outbox, topic) = (self.kafka.clone(), self.outbox.clone(), self.topic.clone());
         let partition = self.partition;
+        let from = from.or(self.position);
         let connect = async {
             let client = kafka.partition(partition).await?;
             let end = client.end().await?;

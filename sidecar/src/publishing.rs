@@ -83,11 +83,24 @@ impl Publishing {
     async fn term(&self, kafka: &Kafka, partitions: u32, wake: &Arc<Wake>, leadership: &Leadership) {
         // What the last publisher still had to repair died with it.
         self.repair.request_all();
+        let topic = &self.config.kafka_topic;
+        // Before any row is read: a removal of the last publisher's may be under way still, and whoever saw its rows must not
+        // begin after its position.
+        let positions = self.until_done("publisher", || self.outbox.positions(topic));
+        let ended = async {
+            tokio::select! {
+                () = leadership.lost.cancelled() => {}
+                () = self.closing.cancelled() => {}
+            }
+        };
+        let positions = tokio::select! {
+            positions = positions => positions,
+            () = ended => return,
+        };
         let (lanes, offers) = Lanes::new(partitions);
         let lanes = Arc::new(lanes);
         let mut workers = JoinSet::new();
         let (removals, acks) = mpsc::channel(removal::WAITING_BATCHES_MAX);
-        let topic = &self.config.kafka_topic;
         workers.spawn(removal::run(self.outbox.clone(), topic.clone(), self.health.clone(), acks));
         for (partition, offers) in (0..).zip(offers) {
             self.health.starting(&publisher::check(partition));
@@ -98,6 +111,7 @@ impl Publishing {
                 offers,
                 removals: removals.clone(),
                 lock: leadership.lock.clone(),
+                position: positions.get(&partition).copied(),
                 kafka: kafka.clone(),
                 outbox: self.outbox.clone(),
                 repair: self.repair.clone(),

@@ -1,4 +1,4 @@
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, ensure};
 use e2e::proxy::{Proxy, Trouble};
 use e2e::{Deployment, LIMIT, Services, answer, eventually};
 use reqwest::StatusCode;
@@ -159,6 +159,60 @@ async fn a_publisher_that_was_stopped_for_long_sends_nothing_before_it_has_asked
     stands_by(&first).await?;
     first.api.create(&json!({ "title": "after" })).await?;
     let records = topic.wait_for(|records| records.len() >= 7, LIMIT).await?;
+    let mut ids: Vec<_> = records.iter().map(|record| record.header("ce_id").unwrap()).collect();
+    ids.sort_unstable();
+    ids.dedup();
+    assert_eq!((records.len(), ids.len()), (7, 7));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn rows_that_go_while_another_takes_over_are_not_published_again() -> Result<()> {
+    let mut first = Deployment::start().await?;
+    let topic = first.topic_reader().await?;
+    first.api.create(&json!({ "title": "before" })).await?;
+    first.outbox_is_empty().await?;
+    first.kill_sidecar().await?;
+    for number in 0..5 {
+        first.api.create(&json!({ "title": format!("task {number}") })).await?;
+    }
+    // What is published cannot be removed yet, and its publisher stops with that under way.
+    let holder = first.database().await?;
+    holder.batch_execute("begin; select * from outbox for update").await?;
+    first.start_sidecar(&[])?;
+    topic.wait_for(|records| records.len() >= 6, LIMIT).await?;
+
+    let way = Proxy::start().await?;
+    let servers = Services::shared()?.kafka_bootstrap_servers;
+    let (_, port) = servers.rsplit_once(':').context("an address with a port")?;
+    way.lead_to(port.parse()?);
+    let mut second = first.beside().await?;
+    let bootstrap_servers = format!("127.0.0.1:{}", way.port());
+    second.start_sidecar(&[("KAFKA_BOOTSTRAP_SERVERS", &bootstrap_servers), ("KAFKA_TIMEOUT_MS", "500")])?;
+    stands_by(&second).await?;
+    way.make(Trouble::HalfOpen { up: true, down: true });
+    first.sidecar()?.pause()?;
+
+    // The other one has read the rows before they go, and comes to the partition after that.
+    let api = second.sidecar_api()?;
+    eventually("the rows are in the other one's lanes", async || {
+        let metrics = answer(api.get("/metrics")).await?.body;
+        let pending = metrics.lines().filter(|line| line.starts_with("outbox_lane_pending_events{"));
+        let pending = pending.filter_map(|line| line.rsplit(' ').next()?.parse::<u32>().ok());
+        Ok((pending.sum::<u32>() >= 5).then_some(()))
+    })
+    .await?;
+    holder.batch_execute("rollback").await?;
+    eventually("rows have gone", async || {
+        let rows: i64 = holder.query_one("select count(*) from outbox", &[]).await?.get(0);
+        Ok((rows < 5).then_some(()))
+    })
+    .await?;
+    way.make(Trouble::None);
+
+    first.api.create(&json!({ "title": "after" })).await?;
+    let records = topic.wait_for(|records| records.len() >= 7, LIMIT).await?;
+    first.outbox_is_empty().await?;
     let mut ids: Vec<_> = records.iter().map(|record| record.header("ce_id").unwrap()).collect();
     ids.sort_unstable();
     ids.dedup();

@@ -29,6 +29,8 @@ enum Safeguard {
     RemoveAfterAck,
     Lock,
     LookUp,
+    /// Where reading back begins is found out before the sweep reads its first page.
+    PositionFirst,
 }
 
 /// What a seed's steps came to, or what is wrong with it.
@@ -143,6 +145,11 @@ mod without {
     #[test]
     fn the_lock_events_are_doubled() {
         is_found(Safeguard::Lock, &["doubled"]);
+    }
+
+    #[test]
+    fn the_position_before_the_rows_events_are_doubled() {
+        is_found(Safeguard::PositionFirst, &["doubled"]);
     }
 
     #[test]

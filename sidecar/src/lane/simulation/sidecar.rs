@@ -36,6 +36,8 @@ pub struct Term {
     pub lane: Lane,
     pub effect: Option<Effect>,
     pub removals: VecDeque<Published>,
+    /// As it was stored when the term began.
+    pub position: Option<i64>,
     /// The rest of a page that the sweep has read.
     pub page: VecDeque<Row>,
     /// Requests that are not waited for, when nothing forbids to have several under way.
@@ -43,11 +45,12 @@ pub struct Term {
 }
 
 impl Term {
-    pub fn new(start: DateTime<Utc>) -> Term {
+    pub fn new(start: DateTime<Utc>, position: Option<i64>) -> Term {
         Term {
             lane: Lane::new(start, 1),
             effect: None,
             removals: VecDeque::new(),
+            position,
             page: VecDeque::new(),
             behind: Vec::new(),
         }

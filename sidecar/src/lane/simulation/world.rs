@@ -32,6 +32,8 @@ pub struct World {
     now: i64,
     outbox: BTreeMap<Id, bool>, // parked?
     position: Option<i64>,
+    /// Removals that outlive the sidecars that asked for them.
+    orphans: Vec<Published>,
     /// Forwards under way: the component has sent them once, and they arrive when they like.
     forwards: Vec<Id>,
     receipts: Vec<(Id, oneshot::Receiver<i64>)>,
@@ -50,6 +52,7 @@ impl World {
             now: 0,
             outbox: BTreeMap::new(),
             position: None,
+            orphans: Vec::new(),
             forwards: Vec::new(),
             receipts: Vec::new(),
             terms: [const { None }; SIDECARS],
@@ -158,22 +161,31 @@ impl World {
 
     /// Acknowledged rows go, or the database fails before or after it has done so.
     fn remove(&mut self, sidecar: usize) {
+        if !self.orphans.is_empty() && self.random.bool() {
+            let published = self.orphans.swap_remove(self.random.usize(..self.orphans.len()));
+            self.trace(format_args!("removal for one that is dead: {published:?}"));
+            self.remove_rows(&published);
+        }
         let fails = !self.is_healed && self.random.u32(..8) == 0;
         let is_done = !fails || self.random.bool();
         let Some(term) = &mut self.terms[sidecar] else {
             return;
         };
-        let Some(Published { ids, next_offset }) = term.removals.front() else {
+        let Some(published) = term.removals.pop_front() else {
             return;
         };
         if is_done {
-            self.outbox.retain(|id, _| !ids.contains(&event(id.0, id.1).id));
-            self.position = self.position.max(Some(*next_offset));
+            self.remove_rows(&published);
         }
-        if !fails {
-            term.removals.pop_front();
+        if let (true, Some(term)) = (fails, &mut self.terms[sidecar]) {
+            term.removals.push_front(published);
         }
         self.trace(format_args!("{sidecar}: removal, done {is_done}, failed {fails}"));
+    }
+
+    fn remove_rows(&mut self, Published { ids, next_offset }: &Published) {
+        self.outbox.retain(|id, _| !ids.contains(&event(id.0, id.1).id));
+        self.position = self.position.max(Some(*next_offset));
     }
 
     /// The broker gets to one of the requests, or loses it on the way.
@@ -205,6 +217,7 @@ impl World {
             for (number, _) in term.behind {
                 self.broker.give_up(number);
             }
+            self.orphans.extend(term.removals.into_iter().next());
         }
     }
 
@@ -213,11 +226,9 @@ impl World {
         let is_locked = self.terms.iter().any(Option::is_some) && self.without != Some(Safeguard::Lock);
         if self.terms[sidecar].is_none() && !is_locked {
             self.trace(format_args!("{sidecar}: publishes"));
-            self.terms[sidecar] = Some(Term::new(if self.without == Some(Safeguard::LookUp) {
-                DateTime::UNIX_EPOCH
-            } else {
-                time(self.now)
-            }));
+            let start =
+                if self.without == Some(Safeguard::LookUp) { DateTime::UNIX_EPOCH } else { time(self.now) };
+            self.terms[sidecar] = Some(Term::new(start, self.position));
         }
     }
 

@@ -108,7 +108,8 @@ impl World {
             _ if fails => lane.failed(),
             Effect::Connect { from } => {
                 let end = self.broker.end();
-                let from = from.unwrap_or_else(|| *self.position.get_or_insert(end));
+                let first = if self.without == Some(Safeguard::PositionFirst) { None } else { term.position };
+                let from = from.or(first).unwrap_or_else(|| *self.position.get_or_insert(end));
                 let is_trusting = self.without == Some(Safeguard::ReadBack);
                 lane.connected(if is_trusting { end } else { from }, end);
             }
