@@ -87,15 +87,9 @@ impl Publishing {
         // Before any row is read: a removal of the last publisher's may be under way still, and whoever saw its rows must not
         // begin after its position.
         let positions = self.until_done("publisher", || self.outbox.positions(topic));
-        let ended = async {
-            tokio::select! {
-                () = leadership.lost.cancelled() => {}
-                () = self.closing.cancelled() => {}
-            }
-        };
-        let positions = tokio::select! {
-            positions = positions => positions,
-            () = ended => return,
+        let positions = leadership.lost.run_until_cancelled(positions);
+        let Some(positions) = self.closing.run_until_cancelled(positions).await.flatten() else {
+            return;
         };
         let (lanes, offers) = Lanes::new(partitions);
         let lanes = Arc::new(lanes);
