@@ -38,9 +38,9 @@ const IDLE_MAX: Duration = Duration::from_secs(1);
 /// The instances of a component.
 pub type Instances = ProxyHandler<Starter>;
 
-/// Requests at once from which on another instance is worth having, where there is one for each processor: of those
-/// beyond, one that has nothing to do ends now and then. Few instances with several requests each do their work with
-/// fewer connections and statements than many with one each. Spin keeps them.
+/// One instance for so many requests at once, and at least one for each processor, is enough: of those beyond, one that has
+/// nothing to do ends now and then. Few instances with several requests each do their work with fewer connections and
+/// statements than many with one each. Spin keeps them.
 const REQUESTS_AT_ONCE_USUAL: usize = 8;
 /// How soon another one may end; of the many that a burst leaves behind, as often as would end them all within the second of
 /// these.
@@ -69,7 +69,7 @@ impl Default for Load {
 impl Load {
     /// Whether an instance that has nothing to do is to end; after a yes, no other one for a while.
     fn shrinks(&self) -> bool {
-        let enough = self.processors + self.requests.load(Relaxed) / REQUESTS_AT_ONCE_USUAL;
+        let enough = self.processors.max(self.requests.load(Relaxed) / REQUESTS_AT_ONCE_USUAL);
         let surplus = self.instances.load(Relaxed).saturating_sub(enough);
         if surplus == 0 {
             return false;
@@ -246,7 +246,7 @@ mod tests {
         assert!(!load.shrinks(), "not at once again");
         is_time();
         let requests: Vec<_> =
-            (0..REQUESTS_AT_ONCE_USUAL).map(|_| One::of(&load, |load| &load.requests)).collect();
+            (0..3 * REQUESTS_AT_ONCE_USUAL).map(|_| One::of(&load, |load| &load.requests)).collect();
         assert!(!load.shrinks(), "three have something to do");
         drop(requests);
         assert!(load.shrinks());
