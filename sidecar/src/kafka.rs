@@ -39,6 +39,10 @@ pub enum Read {
     Nothing {
         end: i64,
     },
+    /// The broker would give what stands here to newer clients only, compressed with zstd as the topic wants it.
+    Zstd {
+        end: i64,
+    },
     /// There is no such offset; the partition begins here.
     Gone {
         earliest: i64,
@@ -198,6 +202,9 @@ impl Partition {
                     );
                     self.nothing().await
                 }
+                Err(Error::ServerError {
+                    protocol_error: ProtocolError::UnsupportedCompressionType, ..
+                }) => Ok(Read::Zstd { end: self.client.get_offset(OffsetAt::Latest).await? }),
                 // Retention has removed the offset, or the topic was made anew.
                 Err(Error::ServerError { protocol_error: ProtocolError::OffsetOutOfRange, .. }) => {
                     Ok(Read::Gone { earliest: self.client.get_offset(OffsetAt::Earliest).await? })

@@ -203,6 +203,17 @@ impl Publisher {
                 let published = lane.read(Found::default(), from + 1, end);
                 self.remove(lane, published).await;
             }
+            Read::Zstd { end } => {
+                error!(
+                    self.partition,
+                    from,
+                    end,
+                    "the topic is compressed with zstd and cannot be read back; events may be published twice: \
+                     give it another compression.type, such as producer or lz4"
+                );
+                let published = lane.read(Found::default(), end, end);
+                self.remove(lane, published).await;
+            }
             Read::Records(records, end) => {
                 let next_offset = records.last().map_or(from, |last| last.offset) + 1;
                 let published = lane.read(read_back::events(&records), next_offset, end);

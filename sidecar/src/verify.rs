@@ -10,7 +10,7 @@ use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::Result;
+use anyhow::{Result, bail};
 use uuid::Uuid;
 
 use crate::config::Config;
@@ -89,6 +89,10 @@ async fn read_to_the_end(readings: &mut [Reading], ledger: &mut Ledger) -> Resul
                     ledger.begins(index, earliest);
                     *next_offset = earliest;
                 }
+                Read::Zstd { .. } => bail!(
+                    "partition {index} is compressed with zstd and cannot be read: what is written from now on can, \
+                     if the topic gets another compression.type, such as producer or lz4"
+                ),
                 Read::Nothing { .. } => {
                     ledger.foreign += 1;
                     *next_offset += 1;

@@ -1,5 +1,7 @@
 //! What others write to the topic, and what the broker makes of our own records.
 
+use std::collections::HashSet;
+
 use anyhow::Result;
 use e2e::{Deployment, LIMIT, Told, TopicRecord};
 use serde_json::json;
@@ -46,5 +48,33 @@ async fn records_of_others_and_compressed_ones_of_ours_are_no_obstacle_to_readin
     told.are_once_and_in_order(&ours(&records))?;
     let verified = deployment.operate(&["verify"]).await?;
     assert!(verified.status.success(), "{}", String::from_utf8(verified.stdout)?);
+    Ok(())
+}
+
+/// A broker gives zstd to no client that is older than it (Kafka protocol, Fetch, version 10).
+#[tokio::test(flavor = "multi_thread")]
+async fn a_topic_that_cannot_be_read_back_does_not_stop_what_is_new() -> Result<()> {
+    let mut deployment = Deployment::start().await?;
+    let topic = deployment.topic_reader().await?;
+    let mut told = Told::default();
+    deployment.stop_sidecar().await?;
+    deployment.set_topic_config("compression.type", "zstd").await?;
+    create(&deployment, &mut told).await?;
+    let holder = deployment.database().await?;
+    holder.batch_execute("begin; select * from outbox for update").await?;
+    deployment.start_sidecar(&[])?;
+    topic.wait_for(|records| records.len() >= told.events(), LIMIT).await?;
+    deployment.kill_sidecar_and_its_statements().await?;
+    holder.batch_execute("rollback").await?;
+
+    deployment.start_sidecar(&[])?;
+    deployment.outbox_is_empty().await?;
+    create(&deployment, &mut told).await?;
+    deployment.outbox_is_empty().await?;
+    // The first ones are there again: nobody could know.
+    let mut records = topic.wait_for(|records| records.len() >= told.events() + TASKS, LIMIT).await?;
+    let mut seen = HashSet::new();
+    records.retain(|record| seen.insert(record.header("ce_id").map(str::to_owned)));
+    told.are_once_and_in_order(&records)?;
     Ok(())
 }
