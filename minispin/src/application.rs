@@ -20,7 +20,8 @@ use crate::{
     connections,
     engine::{CodeCache, Compiler, INSTANCES_MAX},
     host::{self, http, postgres},
-    instances::{Lifetime, REQUESTS_AT_ONCE_MAX, Starter},
+    instance::{Lifetime, REQUESTS_AT_ONCE_MAX, Starter},
+    instances::Instances,
     manifest::{self, Manifest},
     routes::Router,
     server::{Served, Server},
@@ -88,16 +89,11 @@ impl Application {
         for (id, component) in &manifest.components {
             let service = compiler.compile(id, &component.source)?;
             let component_state = Arc::new(component_state(id, component, &values, &log_dir)?);
-            let starter = Starter {
-                component: component_state,
-                service,
-                lifetime: lifetime.clone(),
-                load: Arc::default(),
-            };
+            let starter = Starter { component: component_state, service, lifetime: lifetime.clone() };
             let served = Served {
                 id: id.clone(),
                 description: component.description.clone(),
-                instances: starter.into_instances(),
+                instances: Instances::new(starter),
             };
             components.insert(id.as_str(), Arc::new(served));
         }

@@ -14,7 +14,7 @@ use tokio::{
     time::Instant,
 };
 
-use crate::{instances::Lifetime, server::Server};
+use crate::{instance::Lifetime, server::Server};
 
 /// Connections that the system may hold before they are accepted; it may hold fewer.
 const BACKLOG: u32 = 4096;

@@ -1,257 +1,206 @@
-//! Instances of one component: each takes several requests at once and many in its life, with Spin's numbers.
-//! An instance lives on after a response for as long as its guest has work left, and ends with a trap.
+//! The instances of one component, and which of them takes a request: few with several requests each, as long as none has
+//! more than Spin gives it. They do the same work with fewer connections and statements than many with one request each,
+//! which is what Spin comes to: it starts one whenever all are computing, and deals requests out in turn.
 
 use std::{
     num::NonZero,
-    pin::Pin,
-    sync::{
-        Arc, Mutex, PoisonError,
-        atomic::{AtomicUsize, Ordering::Relaxed},
-    },
-    task::{Context, Poll},
+    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
     thread::available_parallelism,
-    time::{Duration, Instant},
+    time::Duration,
 };
 
-use tokio::time::Sleep;
-use tokio_util::{
-    sync::{CancellationToken, WaitForCancellationFutureOwned},
-    task::{TaskTracker, task_tracker::TaskTrackerToken},
-};
-use wasmtime::{Store, StoreContextMut, component::GuestTaskId};
-use wasmtime_wasi_http::{
-    WasiHttpView,
-    handler::{
-        HandlerState, Instance, Proxy, ProxyHandler, ShouldAccept, WorkerExpiration, WorkerState,
-        WorkerStatus,
-    },
-    p3::bindings::ServicePre,
-};
+use futures::channel::oneshot;
+use thiserror::Error;
+use tokio::{sync::mpsc, time::sleep};
+use wasmtime_wasi_http::handler::{Request, Response};
 
-use crate::host::{Component, State};
+use crate::instance::{REQUESTS_AT_ONCE_MAX, REQUESTS_MAX, Starter, Vitals};
 
-/// Spin's defaults for components of WASI 0.3.
-const REQUESTS_PER_INSTANCE_MAX: usize = 128;
-pub const REQUESTS_AT_ONCE_MAX: usize = 16;
-const IDLE_MAX: Duration = Duration::from_secs(1);
+/// How long a request waits for its instance to look for it. Past it the guest computes, and another one takes it.
+const TURN_WAIT: Duration = Duration::from_millis(50);
 
-/// The instances of a component.
-pub type Instances = ProxyHandler<Starter>;
+/// No instance could be started.
+#[derive(Clone, Debug, Error)]
+#[error("no instance could be started: {0:#}")]
+pub struct NoInstance(pub Arc<wasmtime::Error>);
 
-/// One instance for so many requests at once, and at least one for each processor, is enough: of those beyond, one that has
-/// nothing to do ends now and then. Few instances with several requests each do their work with fewer connections and
-/// statements than many with one each. Spin keeps them.
-const REQUESTS_AT_ONCE_USUAL: usize = 8;
-/// How soon another one may end; of the many that a burst leaves behind, as often as would end them all within the second of
-/// these.
-const SHRINK_INTERVAL: Duration = Duration::from_millis(20);
-const SHRINK_MANY_WITHIN: Duration = Duration::from_millis(50);
+/// Where a request's response goes.
+pub type Respond = oneshot::Sender<wasmtime::Result<Response>>;
 
-/// The instances of a component, and what they have to do.
-pub struct Load {
-    processors: usize,
-    instances: AtomicUsize,
-    requests: AtomicUsize,
-    shrunk: Mutex<Instant>,
+/// A request, until an instance takes it.
+type Untaken = Arc<Mutex<Option<(Request, Respond)>>>;
+
+/// A request that an instance is to take. Counts there for as long as it is kept.
+pub struct Waiting {
+    untaken: Untaken,
+    vitals: Arc<Vitals>,
 }
 
-impl Default for Load {
-    fn default() -> Load {
-        Load {
-            processors: available_parallelism().map_or(1, NonZero::get),
-            instances: AtomicUsize::new(0),
-            requests: AtomicUsize::new(0),
-            shrunk: Mutex::new(Instant::now()),
+impl Waiting {
+    fn new(untaken: &Untaken, vitals: &Arc<Vitals>) -> Waiting {
+        vitals.at_once.fetch_add(1, Relaxed);
+        Waiting { untaken: Arc::clone(untaken), vitals: Arc::clone(vitals) }
+    }
+
+    /// None if another instance has taken it, or nobody waits for it any more.
+    pub fn take(&self) -> Option<(Request, Respond)> {
+        lock(&self.untaken).take().filter(|(_, response)| !response.is_canceled())
+    }
+
+    pub fn refuse(self, error: NoInstance) {
+        if let Some((_, response)) = self.take() {
+            // Whoever asked may be gone.
+            let _: Result<(), _> = response.send(Err(error.into()));
         }
     }
 }
 
-impl Load {
-    /// Whether an instance that has nothing to do is to end; after a yes, no other one for a while.
-    fn shrinks(&self) -> bool {
-        let enough = self.processors.max(self.requests.load(Relaxed) / REQUESTS_AT_ONCE_USUAL);
-        let surplus = self.instances.load(Relaxed).saturating_sub(enough);
-        if surplus == 0 {
-            return false;
-        }
-        let mut shrunk = self.shrunk.lock().unwrap_or_else(PoisonError::into_inner);
-        let interval = SHRINK_INTERVAL.min(SHRINK_MANY_WITHIN / u32::try_from(surplus).unwrap_or(u32::MAX));
-        let is_time = shrunk.elapsed() >= interval;
-        if is_time {
-            *shrunk = Instant::now();
-        }
-        is_time
-    }
-}
-
-/// Counts as one for as long as it is there.
-struct One(Arc<Load>, fn(&Load) -> &AtomicUsize);
-
-impl One {
-    fn of(load: &Arc<Load>, which: fn(&Load) -> &AtomicUsize) -> One {
-        which(load).fetch_add(1, Relaxed);
-        One(load.clone(), which)
-    }
-}
-
-impl Drop for One {
+impl Drop for Waiting {
     fn drop(&mut self) {
-        (self.1)(&self.0).fetch_sub(1, Relaxed);
+        self.vitals.at_once.fetch_sub(1, Relaxed);
     }
 }
 
-/// How instances learn that the host is stopping, and how the host learns that they have ended.
-#[derive(Clone, Default)]
-pub struct Lifetime {
-    /// Idle instances end.
-    pub draining: CancellationToken,
-    /// All instances end, whatever they are doing.
-    pub abandoned: CancellationToken,
-    pub running: TaskTracker,
+/// An instance that takes requests.
+struct Open {
+    requests: mpsc::UnboundedSender<Waiting>,
+    vitals: Arc<Vitals>,
+    /// Requests that it may still get.
+    left: usize,
 }
 
-/// Starts instances of one component.
-pub struct Starter {
-    pub component: Arc<Component>,
-    pub service: ServicePre<State>,
-    pub lifetime: Lifetime,
-    pub load: Arc<Load>,
+pub struct Instances {
+    starter: Arc<Starter>,
+    processors: usize,
+    /// The oldest first.
+    open: Mutex<Vec<Open>>,
 }
 
-impl Starter {
-    pub fn into_instances(self) -> Instances {
-        ProxyHandler::new(self)
+impl Instances {
+    pub fn new(starter: Starter) -> Instances {
+        let processors = available_parallelism().map_or(1, NonZero::get);
+        Instances { starter: Arc::new(starter), processors, open: Mutex::default() }
     }
-}
 
-impl HandlerState for Starter {
-    type StoreData = State;
-    type WorkerExpiration = Expiration;
-    type WorkerState = Running;
-
-    async fn instantiate(&self) -> wasmtime::Result<Instance<State, Expiration, Running>> {
-        let mut store = Store::new(self.service.engine(), State::new(self.component.clone()));
-        store.set_epoch_deadline(1);
-        // A guest that computes for long must not keep its thread from the other instances.
-        store.epoch_deadline_async_yield_and_update(1);
-        let proxy = Proxy::P3(self.service.instantiate_async(&mut store).await?);
-        Ok(Instance {
-            store,
-            proxy,
-            view: State::http,
-            expiration: Expiration {
-                idle: Box::pin(tokio::time::sleep(IDLE_MAX)),
-                draining: Box::pin(self.lifetime.draining.clone().cancelled_owned()),
-                abandoned: Box::pin(self.lifetime.abandoned.clone().cancelled_owned()),
-            },
-            state: Running {
-                component: self.component.clone(),
-                load: self.load.clone(),
-                _counted: One::of(&self.load, |load| &load.instances),
-                _tracked: self.lifetime.running.token(),
-            },
-        })
-    }
-}
-
-/// Decides when an instance has to go. Requests have no deadline, as in Spin.
-pub struct Expiration {
-    idle: Pin<Box<Sleep>>,
-    draining: Pin<Box<WaitForCancellationFutureOwned>>,
-    abandoned: Pin<Box<WaitForCancellationFutureOwned>>,
-}
-
-impl WorkerExpiration for Expiration {
-    fn poll(
-        mut self: Pin<&mut Self>,
-        context: &mut Context<'_>,
-        status: WorkerStatus,
-        since: Instant,
-    ) -> Poll<()> {
-        if self.abandoned.as_mut().poll(context).is_ready() {
-            return Poll::Ready(());
+    /// The component's response.
+    ///
+    /// # Errors
+    /// [`NoInstance`], or why the instance ended.
+    pub async fn handle(&self, request: Request) -> wasmtime::Result<Response> {
+        let (respond, mut response) = oneshot::channel();
+        let untaken = Arc::new(Mutex::new(Some((request, respond))));
+        let ended = || wasmtime::format_err!("the instance ended before the response");
+        let mut vitals = self.give(&untaken);
+        let mut turns = vitals.turns.load(Relaxed);
+        loop {
+            tokio::select! {
+                answer = &mut response => return answer.map_err(|oneshot::Canceled| ended())?,
+                () = sleep(TURN_WAIT) => {}
+            }
+            if lock(&untaken).is_none() {
+                return response.await.map_err(|oneshot::Canceled| ended())?;
+            }
+            // One that has had none is being started.
+            if turns > 0 && vitals.turns.load(Relaxed) == turns {
+                vitals.is_stuck.store(true, Relaxed);
+                vitals = self.give(&untaken);
+            }
+            turns = vitals.turns.load(Relaxed);
         }
-        match status {
-            WorkerStatus::Requests | WorkerStatus::PostReturn => Poll::Pending,
-            WorkerStatus::Idle => {
-                let deadline = (since + IDLE_MAX).into();
-                if self.idle.deadline() != deadline {
-                    self.idle.as_mut().reset(deadline);
-                }
-                if self.draining.as_mut().poll(context).is_ready() {
-                    return Poll::Ready(());
-                }
-                self.idle.as_mut().poll(context)
+    }
+
+    /// Gives a request to an instance.
+    fn give(&self, untaken: &Untaken) -> Arc<Vitals> {
+        let mut open = lock(&self.open);
+        open.retain(|instance| !instance.requests.is_closed());
+        loop {
+            let index = self.choose(&mut open);
+            let Open { requests, vitals, left } = &mut open[index];
+            let vitals = Arc::clone(vitals);
+            let given = requests.send(Waiting::new(untaken, &vitals));
+            *left -= 1;
+            // One that ends just now takes nothing any more.
+            if *left == 0 || given.is_err() {
+                open.remove(index);
+            }
+            if given.is_ok() {
+                return vitals;
+            }
+        }
+    }
+
+    /// The instance that takes the next request.
+    fn choose(&self, open: &mut Vec<Open>) -> usize {
+        let taking = open.iter().enumerate().filter(|(_, instance)| !instance.vitals.is_stuck.load(Relaxed));
+        let (indexes, loads): (Vec<_>, Vec<_>) =
+            taking.map(|(index, instance)| (index, instance.vitals.at_once.load(Relaxed))).unzip();
+        match choose(&loads, self.processors) {
+            Some(chosen) => indexes[chosen],
+            None => {
+                let (requests, received) = mpsc::unbounded_channel();
+                let vitals = self.starter.start(received);
+                open.push(Open { requests, vitals, left: REQUESTS_MAX });
+                open.len() - 1
             }
         }
     }
 }
 
-/// What is known of an instance while it runs.
-pub struct Running {
-    component: Arc<Component>,
-    load: Arc<Load>,
-    _counted: One,
-    _tracked: TaskTrackerToken,
+/// Of instances that have so many requests each, the oldest first, the one that takes the next; none if another is to be
+/// started. As many are used as there are processors, or as the requests need; those beyond come to the end of their time.
+fn choose(loads: &[usize], processors: usize) -> Option<usize> {
+    let needed = (loads.iter().sum::<usize>() + 1).div_ceil(REQUESTS_AT_ONCE_MAX).max(processors);
+    let least = |among: &[usize]| {
+        let with_room = among.iter().enumerate().filter(|(_, load)| **load < REQUESTS_AT_ONCE_MAX);
+        with_room.min_by_key(|(_, load)| **load).map(|(index, load)| (index, *load))
+    };
+    match least(&loads[..needed.min(loads.len())]) {
+        Some((_, load)) if load > 0 && loads.len() < needed => None,
+        Some((index, _)) => Some(index),
+        None => least(loads).map(|(index, _)| index),
+    }
 }
 
-impl WorkerState for Running {
-    type StoreData = State;
-    type RequestData = ();
-
-    fn should_accept_request(&self, at_once: usize, in_all: usize) -> ShouldAccept {
-        if in_all >= REQUESTS_PER_INSTANCE_MAX || (at_once == 0 && in_all > 0 && self.load.shrinks()) {
-            ShouldAccept::Never
-        } else if at_once >= REQUESTS_AT_ONCE_MAX {
-            ShouldAccept::No
-        } else {
-            ShouldAccept::Yes
-        }
-    }
-
-    fn on_request_start(
-        &self,
-        _: StoreContextMut<'_, State>,
-        (): (),
-        _: GuestTaskId,
-    ) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
-        let counted = One::of(&self.load, |load| &load.requests);
-        Box::pin(async move {
-            let _counted = counted;
-            std::future::pending::<()>().await;
-        })
-    }
-
-    fn drop(&self, store: Store<State>, result: wasmtime::Result<()>) {
-        if let Err(error) = result {
-            // The alternate form has the guest's backtrace and not the host's.
-            let component = &self.component.id;
-            tracing::error!(component, "an instance ended, and with it the requests it had: {error:#}");
-        }
-        drop(store);
-    }
+/// Nothing is left half done under a lock here, whatever panics.
+pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
 
+    /// Gives so many requests out, one after the other, and none of them ends.
+    fn give(loads: &mut Vec<usize>, requests: usize) {
+        for _ in 0..requests {
+            let index = choose(loads, 2).unwrap_or_else(|| {
+                loads.push(0);
+                loads.len() - 1
+            });
+            loads[index] += 1;
+        }
+    }
+
     #[test]
-    fn of_more_instances_than_the_requests_need_one_ends_at_a_time() {
-        let load = Arc::new(Load { processors: 2, ..Load::default() });
-        let is_time = || *load.shrunk.lock().unwrap() = Instant::now() - SHRINK_INTERVAL;
-        let instances: Vec<_> = (0..3).map(|_| One::of(&load, |load| &load.instances)).collect();
-        is_time();
-        assert!(load.shrinks());
-        assert!(!load.shrinks(), "not at once again");
-        is_time();
-        let requests: Vec<_> =
-            (0..3 * REQUESTS_AT_ONCE_USUAL).map(|_| One::of(&load, |load| &load.requests)).collect();
-        assert!(!load.shrinks(), "three have something to do");
-        drop(requests);
-        assert!(load.shrinks());
-        is_time();
-        drop(instances);
-        assert!(!load.shrinks(), "there are none");
+    fn requests_share_as_few_instances_as_can_take_them_and_one_for_each_processor() {
+        let mut loads = Vec::new();
+        give(&mut loads, 1);
+        assert_eq!(loads, [1]);
+        give(&mut loads, 1);
+        assert_eq!(loads, [1, 1]);
+        give(&mut loads, 30);
+        assert_eq!(loads, [16, 16]);
+        give(&mut loads, 1);
+        assert_eq!(loads, [16, 16, 1]);
+    }
+
+    #[test]
+    fn what_a_burst_leaves_behind_is_not_used_again() {
+        let mut loads = vec![0; 30];
+        give(&mut loads, 32);
+        assert_eq!(loads[..3], [16, 16, 0]);
+        // Unless the first ones are full, whatever the others have.
+        loads[..4].copy_from_slice(&[16, 16, 16, 2]);
+        assert_eq!(choose(&loads[..4], 2), Some(3));
     }
 }

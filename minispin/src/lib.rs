@@ -4,7 +4,7 @@
 //! ```text
 //! spin.toml ─▶ manifest ─▶ variables ─▶ allowed_hosts ┐
 //!                                        engine ──────┴▶ Application
-//! client ─▶ connections ─▶ server ─▶ routes ─▶ instances ─▶ host::{http, postgres, redis, variables}
+//! client ─▶ connections ─▶ server ─▶ routes ─▶ instances ─▶ instance ─▶ host::{http, postgres, redis, variables}
 //! ```
 
 mod manifest;
@@ -15,7 +15,8 @@ mod engine;
 mod application;
 mod connections;
 mod server;
-mod instances;
+mod instances; // which one takes a request
+mod instance; // how it serves it
 mod host;
 #[cfg(test)]
 mod properties; // of everything that parses

@@ -19,10 +19,10 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::PoolConcurrencyLimitError;
-use wasmtime_wasi_http::{Error, WasiBody, handler::InstantiationError};
+use wasmtime_wasi_http::{Error, WasiBody};
 
 use crate::{
-    instances::Instances,
+    instances::{Instances, NoInstance},
     routes::{Route, Router},
 };
 
@@ -68,7 +68,7 @@ impl Server {
             Ok(request) => request,
             Err(problem) => return plain(StatusCode::BAD_REQUEST, problem),
         };
-        match served.instances.handle((), request).await {
+        match served.instances.handle(request).await {
             Ok(response) => response.map(|body| Counted { body, _permit: permit }.boxed_unsync()),
             Err(error) if out_of_instances(&error) => busy("every instance of the pool is in use"),
             Err(error) => {
@@ -134,8 +134,8 @@ fn add_spin_headers(headers: &mut HeaderMap, uri: &Uri, route: &Route, rest: &st
 
 fn out_of_instances(error: &wasmtime::Error) -> bool {
     error
-        .downcast_ref::<InstantiationError<()>>()
-        .is_some_and(|failed| failed.error.downcast_ref::<PoolConcurrencyLimitError>().is_some())
+        .downcast_ref::<NoInstance>()
+        .is_some_and(|NoInstance(error)| error.downcast_ref::<PoolConcurrencyLimitError>().is_some())
 }
 
 fn busy(reason: &str) -> Response<WasiBody> {

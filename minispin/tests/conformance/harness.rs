@@ -12,7 +12,7 @@ use hyper_util::{
 use minispin::{Application, CodeCache, Config, listen};
 use serde_json::{Value, json};
 use tempfile::TempDir;
-use tokio::{sync::oneshot, task::JoinHandle};
+use tokio::{io::AsyncWriteExt, net::TcpStream, sync::oneshot, task::JoinHandle};
 
 /// Nothing that these tests wait for takes long; past it, the test fails.
 pub const PATIENCE: Duration = Duration::from_secs(20);
@@ -134,6 +134,14 @@ impl Host {
             Answer { status: parts.status, headers: parts.headers, body }
         };
         tokio::time::timeout(PATIENCE, exchange).await.expect("an answer in time")
+    }
+
+    /// Sends a request and leaves it without an answer.
+    pub async fn hang(&self, path: &str) -> TcpStream {
+        let mut stream = TcpStream::connect(self.address).await.expect("connected");
+        let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", self.address);
+        stream.write_all(request.as_bytes()).await.expect("sent");
+        stream
     }
 
     /// Runs a query on the test database.

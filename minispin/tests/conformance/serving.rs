@@ -1,11 +1,12 @@
 //! Requests in: routes, limits, traps, logs and the stop.
 
-use std::time::Duration;
+use std::{collections::BTreeMap, time::Duration};
 
+use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::{
-    io::AsyncReadExt,
-    net::{TcpListener, TcpStream},
+    io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
+    net::TcpListener,
 };
 
 use crate::harness::{Host, PATIENCE, eventually, manifest};
@@ -65,14 +66,6 @@ async fn what_the_guest_prints_is_appended_to_its_logs() {
     assert_eq!(host.log("stderr"), "err once\nerr twice\n");
 }
 
-/// Sends a request and leaves it without an answer.
-async fn hang(host: &Host, path: &str) -> TcpStream {
-    let mut stream = TcpStream::connect(host.address).await.expect("connected");
-    let request = format!("GET {path} HTTP/1.1\r\nhost: {}\r\n\r\n", host.address);
-    tokio::io::AsyncWriteExt::write_all(&mut stream, request.as_bytes()).await.expect("sent");
-    stream
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_request_past_the_limit_is_turned_away_with_a_503() {
     let host = Host::start_with(&manifest(), |config| minispin::Config {
@@ -81,7 +74,7 @@ async fn a_request_past_the_limit_is_turned_away_with_a_503() {
         ..config
     })
     .await;
-    let _hanging = hang(&host, "/guest/hang/").await;
+    let _hanging = host.hang("/guest/hang/").await;
     eventually("the hanging request takes the only place", || async {
         let answer = host.get("/guest/fine").await;
         let refused = answer.status == 503;
@@ -104,13 +97,45 @@ async fn guests_that_compute_for_ever_do_not_keep_the_host_from_answering_and_st
             .await;
     let mut busy = Vec::new();
     for _ in 0..3 {
-        busy.push(hang(&host, "/guest/spin/").await);
+        busy.push(host.hang("/guest/spin/").await);
     }
     for _ in 0..3 {
         assert_eq!(host.get("/.well-known/spin/health").await.status, 200);
+        assert_eq!(host.get("/guest/fine").await.status, 200);
     }
     // They are abandoned with the host, or this test's threads would never be free again.
     host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_instance_has_as_many_requests_at_once_as_on_spin_and_the_others_have_the_rest() {
+    const REQUESTS: usize = 40;
+    let host = Host::start().await;
+    let listener = TcpListener::bind("127.0.0.1:0").await.expect("a free port");
+    let address = listener.local_addr().expect("bound");
+    let held = async {
+        let mut instances: BTreeMap<String, usize> = BTreeMap::new();
+        let mut calls = Vec::new();
+        while calls.len() < REQUESTS {
+            let (stream, _) = listener.accept().await.expect("accepted");
+            let mut call = BufReader::new(stream);
+            let mut line = String::new();
+            call.read_line(&mut line).await.expect("a request");
+            *instances.entry(line).or_default() += 1;
+            calls.push(call);
+        }
+        for mut call in calls {
+            call.write_all(b"HTTP/1.1 200 OK\r\ncontent-length: 0\r\n\r\n").await.expect("answered");
+        }
+        instances
+    };
+    let held = tokio::time::timeout(PATIENCE, held);
+    let requests = join_all((0..REQUESTS).map(|_| host.call(format!("held/{address}"), Value::Null)));
+    let (instances, answers) = tokio::join!(held, requests);
+    let instances = instances.expect("all of them call");
+    assert!(answers.iter().all(|answer| answer["status"] == 200), "{answers:?}");
+    assert!(instances.values().all(|requests| *requests <= 16), "{instances:?}");
+    assert!(instances.len() < REQUESTS / 2, "{instances:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]
@@ -137,7 +162,7 @@ async fn a_stop_finishes_requests_in_flight_and_leaves_those_that_hang() {
     let limit = Duration::from_millis(300);
     let host =
         Host::start_with(&manifest(), |config| minispin::Config { shutdown_max: limit, ..config }).await;
-    let mut hanging = hang(&host, "/guest/hang/").await;
+    let mut hanging = host.hang("/guest/hang/").await;
     host.get("/guest/fine").await;
     let begun = std::time::Instant::now();
     host.stop().await;

@@ -1,6 +1,11 @@
 //! Outbound HTTP: the URL to get is in the query, `?url=`; and what the guest itself was sent.
 
-use std::time::Duration;
+use std::{
+    collections::hash_map::RandomState,
+    hash::{BuildHasher, Hasher},
+    sync::OnceLock,
+    time::Duration,
+};
 
 use ::http::request::Parts;
 use http_body_util::BodyExt;
@@ -23,6 +28,13 @@ async fn get(url: &str) -> Outcome {
     let status = response.status().as_u16();
     let body = response.into_body().collect().await.map_err(|error| failed(&error))?;
     Ok(json!({ "status": status, "body": String::from_utf8_lossy(&body.to_bytes()) }))
+}
+
+/// A call whose path is the instance's own.
+pub(crate) async fn call_as_this_instance(authority: &str) -> Outcome {
+    static INSTANCE: OnceLock<u64> = OnceLock::new();
+    let instance = INSTANCE.get_or_init(|| RandomState::new().build_hasher().finish());
+    get(&format!("http://{authority}/{instance}")).await
 }
 
 /// Answers at once; the request goes out later.

@@ -38,6 +38,7 @@ async fn handle(request: Request) -> impl IntoResponse {
         Some(("spin", _)) => loop {
             std::hint::spin_loop();
         },
+        Some(("held", authority)) => http::call_as_this_instance(authority).await,
         Some(("later", url)) => http::call_after_the_response(url),
         Some(("log", text)) => {
             println!("out {text}");
