@@ -54,22 +54,58 @@ pub struct Starter {
 }
 
 /// What others see of an instance.
-#[derive(Default)]
 pub struct Vitals {
     /// Requests that it has, or is to take, and that have no response yet.
     pub at_once: AtomicUsize,
     /// How often it has come to look for requests: a guest that computes keeps it from that.
-    pub turns: AtomicU64,
-    /// Somebody waited for a turn in vain.
-    pub is_stuck: AtomicBool,
+    turns: AtomicU64,
+    /// The turn after which somebody waited for another one in vain.
+    stuck_after: AtomicU64,
+    has_ended: AtomicBool,
 }
 
 impl Vitals {
-    fn turn(&self) {
-        self.turns.fetch_add(1, Relaxed);
-        if self.is_stuck.load(Relaxed) {
-            self.is_stuck.store(false, Relaxed);
+    /// None before the first one.
+    pub fn turn(&self) -> Option<u64> {
+        Some(self.turns.load(Relaxed)).filter(|turn| *turn > 0)
+    }
+
+    /// Whether there has been no other turn: then it is stuck until there is.
+    pub fn is_stuck_after(&self, turn: u64) -> bool {
+        let is_stuck = self.turns.load(Relaxed) == turn;
+        if is_stuck {
+            self.stuck_after.store(turn, Relaxed);
         }
+        is_stuck
+    }
+
+    pub fn is_stuck(&self) -> bool {
+        self.stuck_after.load(Relaxed) == self.turns.load(Relaxed)
+    }
+
+    /// It takes nothing any more.
+    pub fn has_ended(&self) -> bool {
+        self.has_ended.load(Relaxed)
+    }
+}
+
+impl Default for Vitals {
+    fn default() -> Vitals {
+        Vitals {
+            at_once: AtomicUsize::new(0),
+            turns: AtomicU64::new(0),
+            stuck_after: AtomicU64::new(u64::MAX),
+            has_ended: AtomicBool::new(false),
+        }
+    }
+}
+
+/// Tells that an instance has ended, however that came.
+struct End(Arc<Vitals>);
+
+impl Drop for End {
+    fn drop(&mut self) {
+        self.0.has_ended.store(true, Relaxed);
     }
 }
 
@@ -77,18 +113,18 @@ impl Starter {
     /// Starts one, for the requests that will come by this channel. It ends when the channel has.
     pub fn start(self: &Arc<Self>, requests: mpsc::UnboundedReceiver<Waiting>) -> Arc<Vitals> {
         let vitals = Arc::new(Vitals::default());
-        self.lifetime.running.spawn(Arc::clone(self).run(requests, Arc::clone(&vitals)));
+        self.lifetime.running.spawn(Arc::clone(self).run(requests, End(Arc::clone(&vitals))));
         vitals
     }
 
-    async fn run(self: Arc<Self>, mut requests: mpsc::UnboundedReceiver<Waiting>, vitals: Arc<Vitals>) {
+    async fn run(self: Arc<Self>, mut requests: mpsc::UnboundedReceiver<Waiting>, end: End) {
         let mut store = Store::new(self.service.engine(), State::new(Arc::clone(&self.component)));
         store.set_epoch_deadline(1);
         // A guest that computes for long must not keep its thread from the other instances.
         store.epoch_deadline_async_yield_and_update(1);
         match self.service.instantiate_async(&mut store).await {
             Ok(service) => {
-                let serving = self.serve(store, service, requests, &vitals);
+                let serving = self.serve(store, service, requests, &end.0);
                 if let Some(Err(error)) = self.lifetime.abandoned.run_until_cancelled(serving).await {
                     // The alternate form has the guest's backtrace and not the host's.
                     let component = &self.component.id;
@@ -125,19 +161,30 @@ impl Starter {
             let mut draining = pin!(self.lifetime.draining.cancelled());
             let mut is_idle = false;
             poll_fn(|context| {
-                vitals.turn();
+                let mut has_taken = false;
                 loop {
                     match responding.poll_next_unpin(context) {
                         Poll::Ready(Some(Ok(()))) => continue,
                         Poll::Ready(Some(Err(error))) => return Poll::Ready(Err(error)),
                         Poll::Ready(None) | Poll::Pending => {}
                     }
+                    if has_taken {
+                        // The runtime begins it and then comes back: what computes for long keeps no other one.
+                        return Poll::Pending;
+                    }
                     // The guest may say that it takes nothing now (backpressure.inc).
                     let is_ready = accessor.poll_ready_for_concurrent_call(handle, context).is_ready();
-                    let next = if is_ready { requests.poll_recv(context) } else { Poll::Pending };
+                    let next = if is_ready {
+                        vitals.turns.fetch_add(1, Relaxed);
+                        requests.poll_recv(context)
+                    } else {
+                        Poll::Pending
+                    };
                     if let Poll::Ready(Some(waiting)) = next {
                         is_idle = false;
-                        responding.extend(begin(accessor, proxy, waiting, responses));
+                        let begun = begin(accessor, proxy, waiting, responses);
+                        has_taken = begun.is_some();
+                        responding.extend(begun);
                         continue;
                     }
                     if !responding.is_empty() || accessor.poll_no_interesting_tasks(context).is_pending() {
@@ -149,9 +196,9 @@ impl Starter {
                     if !mem::replace(&mut is_idle, true) {
                         idle.as_mut().reset(Instant::now() + IDLE_MAX);
                     }
-                    if idle.as_mut().poll(context).is_pending()
-                        && draining.as_mut().poll(context).is_pending()
-                    {
+                    let is_time =
+                        idle.as_mut().poll(context).is_ready() || draining.as_mut().poll(context).is_ready();
+                    if !is_time || requests.is_closed() {
                         return Poll::Pending;
                     }
                     // What has come in the meantime is served.
@@ -163,15 +210,19 @@ impl Starter {
         let mut serving = pin!(store.run_concurrent(serving));
         poll_fn(|context| {
             let mut served = serving.as_mut().poll(context);
-            // What a guest puts off, such as the beginning of a body, it does in the next turn.
-            let mut has_responded = 0;
-            while served.is_pending() && lock(responses).len() > has_responded {
-                has_responded = lock(responses).len();
+            let mut ready = lock(responses).len();
+            if ready > 0 && served.is_pending() {
+                // What a guest has put off, such as the beginning of a body, so that the server finds it with the head and
+                // sends them together.
                 served = serving.as_mut().poll(context);
             }
-            // Only now, so that the server finds the beginning of a body, which its guest may have written by now, with its
-            // head, and sends them together.
-            for (response, respond) in mem::take(&mut *lock(responses)) {
+            let mut responses = lock(responses);
+            if served.is_ready() {
+                ready = responses.len();
+            } else if responses.len() > ready {
+                context.waker().wake_by_ref();
+            }
+            for (response, respond) in responses.drain(..ready) {
                 // Whoever asked may be gone.
                 let _: Result<(), _> = respond.send(response);
             }
@@ -184,7 +235,7 @@ impl Starter {
 /// Responses that are there, and where they go.
 type Responses = Mutex<Vec<(wasmtime::Result<Response>, Respond)>>;
 
-/// Begins a request that still waits. What is left of it comes to an end with the response.
+/// Begins a request, if it still waits. What this gives ends when the response is there.
 fn begin<'a>(
     accessor: &'a Accessor<State>,
     proxy: &'a Proxy,

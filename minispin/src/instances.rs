@@ -16,11 +16,12 @@ use wasmtime_wasi_http::handler::{Request, Response};
 
 use crate::instance::{REQUESTS_AT_ONCE_MAX, REQUESTS_MAX, Starter, Vitals};
 
-/// How long a request waits for its instance to look for it. Past it the guest computes, and another one takes it.
+/// How long a request waits for its instance to look for it. Past it another one takes it: the guest computes, is in a call
+/// that holds the instance, or takes nothing (backpressure).
 const TURN_WAIT: Duration = Duration::from_millis(50);
 
 /// No instance could be started.
-#[derive(Clone, Debug, Error)]
+#[derive(Debug, Error)]
 #[error("no instance could be started: {0:#}")]
 pub struct NoInstance(pub Arc<wasmtime::Error>);
 
@@ -91,8 +92,8 @@ impl Instances {
         let untaken = Arc::new(Mutex::new(Some((request, respond))));
         let ended = || wasmtime::format_err!("the instance ended before the response");
         let mut vitals = self.give(&untaken);
-        let mut turns = vitals.turns.load(Relaxed);
         loop {
+            let turn = vitals.turn();
             tokio::select! {
                 answer = &mut response => return answer.map_err(|oneshot::Canceled| ended())?,
                 () = sleep(TURN_WAIT) => {}
@@ -100,12 +101,13 @@ impl Instances {
             if lock(&untaken).is_none() {
                 return response.await.map_err(|oneshot::Canceled| ended())?;
             }
-            // One that has had none is being started.
-            if turns > 0 && vitals.turns.load(Relaxed) == turns {
-                vitals.is_stuck.store(true, Relaxed);
+            if self.starter.lifetime.abandoned.is_cancelled() {
+                return Err(ended());
+            }
+            // One that has had no turn is being started.
+            if vitals.has_ended() || turn.is_some_and(|turn| vitals.is_stuck_after(turn)) {
                 vitals = self.give(&untaken);
             }
-            turns = vitals.turns.load(Relaxed);
         }
     }
 
@@ -114,7 +116,7 @@ impl Instances {
         let mut open = lock(&self.open);
         open.retain(|instance| !instance.requests.is_closed());
         loop {
-            let index = self.choose(&mut open);
+            let index = self.place(&mut open);
             let Open { requests, vitals, left } = &mut open[index];
             let vitals = Arc::clone(vitals);
             let given = requests.send(Waiting::new(untaken, &vitals));
@@ -130,34 +132,29 @@ impl Instances {
     }
 
     /// The instance that takes the next request.
-    fn choose(&self, open: &mut Vec<Open>) -> usize {
-        let taking = open.iter().enumerate().filter(|(_, instance)| !instance.vitals.is_stuck.load(Relaxed));
-        let (indexes, loads): (Vec<_>, Vec<_>) =
-            taking.map(|(index, instance)| (index, instance.vitals.at_once.load(Relaxed))).unzip();
-        match choose(&loads, self.processors) {
-            Some(chosen) => indexes[chosen],
-            None => {
-                let (requests, received) = mpsc::unbounded_channel();
-                let vitals = self.starter.start(received);
-                open.push(Open { requests, vitals, left: REQUESTS_MAX });
-                open.len() - 1
-            }
-        }
+    fn place(&self, open: &mut Vec<Open>) -> usize {
+        let taking = open.iter().enumerate().filter(|(_, instance)| !instance.vitals.is_stuck());
+        let loads = taking.map(|(index, instance)| (index, instance.vitals.at_once.load(Relaxed)));
+        choose(loads, self.processors).unwrap_or_else(|| {
+            let (requests, received) = mpsc::unbounded_channel();
+            let vitals = self.starter.start(received);
+            open.push(Open { requests, vitals, left: REQUESTS_MAX });
+            open.len() - 1
+        })
     }
 }
 
-/// Of instances that have so many requests each, the oldest first, the one that takes the next; none if another is to be
+/// Of instances and the requests that each has, the oldest first, the one that takes the next; none if another is to be
 /// started. As many are used as there are processors, or as the requests need; those beyond come to the end of their time.
-fn choose(loads: &[usize], processors: usize) -> Option<usize> {
-    let needed = (loads.iter().sum::<usize>() + 1).div_ceil(REQUESTS_AT_ONCE_MAX).max(processors);
-    let least = |among: &[usize]| {
-        let with_room = among.iter().enumerate().filter(|(_, load)| **load < REQUESTS_AT_ONCE_MAX);
-        with_room.min_by_key(|(_, load)| **load).map(|(index, load)| (index, *load))
-    };
-    match least(&loads[..needed.min(loads.len())]) {
-        Some((_, load)) if load > 0 && loads.len() < needed => None,
+fn choose(loads: impl Iterator<Item = (usize, usize)> + Clone, processors: usize) -> Option<usize> {
+    let requests: usize = loads.clone().map(|(_, load)| load).sum();
+    let needed = (requests + 1).div_ceil(REQUESTS_AT_ONCE_MAX).max(processors);
+    let has_room = |(_, load): &(usize, usize)| *load < REQUESTS_AT_ONCE_MAX;
+    let least = loads.clone().take(needed).filter(has_room).min_by_key(|(_, load)| *load);
+    match least {
+        Some((_, load)) if load > 0 && loads.clone().count() < needed => None,
         Some((index, _)) => Some(index),
-        None => least(loads).map(|(index, _)| index),
+        None => loads.filter(has_room).min_by_key(|(_, load)| *load).map(|(index, _)| index),
     }
 }
 
@@ -170,10 +167,14 @@ pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
 mod tests {
     use super::*;
 
-    /// Gives so many requests out, one after the other, and none of them ends.
-    fn give(loads: &mut Vec<usize>, requests: usize) {
+    fn chosen(loads: &[usize]) -> Option<usize> {
+        choose(loads.iter().copied().enumerate(), 2)
+    }
+
+    /// Takes so many requests in, one after the other, and none of them ends.
+    fn take_in(loads: &mut Vec<usize>, requests: usize) {
         for _ in 0..requests {
-            let index = choose(loads, 2).unwrap_or_else(|| {
+            let index = chosen(loads).unwrap_or_else(|| {
                 loads.push(0);
                 loads.len() - 1
             });
@@ -184,23 +185,22 @@ mod tests {
     #[test]
     fn requests_share_as_few_instances_as_can_take_them_and_one_for_each_processor() {
         let mut loads = Vec::new();
-        give(&mut loads, 1);
+        take_in(&mut loads, 1);
         assert_eq!(loads, [1]);
-        give(&mut loads, 1);
+        take_in(&mut loads, 1);
         assert_eq!(loads, [1, 1]);
-        give(&mut loads, 30);
+        take_in(&mut loads, 30);
         assert_eq!(loads, [16, 16]);
-        give(&mut loads, 1);
+        take_in(&mut loads, 1);
         assert_eq!(loads, [16, 16, 1]);
     }
 
     #[test]
     fn what_a_burst_leaves_behind_is_not_used_again() {
         let mut loads = vec![0; 30];
-        give(&mut loads, 32);
+        take_in(&mut loads, 32);
         assert_eq!(loads[..3], [16, 16, 0]);
         // Unless the first ones are full, whatever the others have.
-        loads[..4].copy_from_slice(&[16, 16, 16, 2]);
-        assert_eq!(choose(&loads[..4], 2), Some(3));
+        assert_eq!(chosen(&[16, 16, 16, 2]), Some(3));
     }
 }

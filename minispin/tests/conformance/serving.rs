@@ -1,6 +1,6 @@
 //! Requests in: routes, limits, traps, logs and the stop.
 
-use std::{collections::BTreeMap, time::Duration};
+use std::{collections::BTreeMap, num::NonZero, thread::available_parallelism, time::Duration};
 
 use futures::future::join_all;
 use serde_json::{Value, json};
@@ -99,10 +99,15 @@ async fn guests_that_compute_for_ever_do_not_keep_the_host_from_answering_and_st
     for _ in 0..3 {
         busy.push(host.hang("/guest/spin/").await);
     }
-    for _ in 0..3 {
-        assert_eq!(host.get("/.well-known/spin/health").await.status, 200);
-        assert_eq!(host.get("/guest/fine").await.status, 200);
+    // Each in an instance of its own, wherever it was to go at first.
+    eventually("all of them compute", || async {
+        host.log("stdout").matches("computing").count() == busy.len()
+    })
+    .await;
+    for fine in join_all((0..8).map(|_| host.get("/guest/fine"))).await {
+        assert_eq!(fine.status, 200);
     }
+    assert_eq!(host.get("/.well-known/spin/health").await.status, 200);
     // They are abandoned with the host, or this test's threads would never be free again.
     host.stop().await;
 }
@@ -135,7 +140,8 @@ async fn an_instance_has_as_many_requests_at_once_as_on_spin_and_the_others_have
     let instances = instances.expect("all of them call");
     assert!(answers.iter().all(|answer| answer["status"] == 200), "{answers:?}");
     assert!(instances.values().all(|requests| *requests <= 16), "{instances:?}");
-    assert!(instances.len() < REQUESTS / 2, "{instances:?}");
+    let processors = available_parallelism().map_or(1, NonZero::get);
+    assert!(instances.len() <= processors.max(REQUESTS / 2), "{instances:?}");
 }
 
 #[tokio::test(flavor = "multi_thread")]

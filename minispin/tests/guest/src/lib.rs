@@ -35,9 +35,12 @@ async fn handle(request: Request) -> impl IntoResponse {
         Some(("http", _)) => http::call(query).await,
         Some(("trap", _)) => panic!("as the test asked"),
         Some(("hang", _)) => hang().await,
-        Some(("spin", _)) => loop {
-            std::hint::spin_loop();
-        },
+        Some(("spin", _)) => {
+            println!("computing");
+            loop {
+                std::hint::spin_loop();
+            }
+        }
         Some(("held", authority)) => http::call_as_this_instance(authority).await,
         Some(("later", url)) => http::call_after_the_response(url),
         Some(("log", text)) => {
