@@ -39,7 +39,8 @@ pub enum Read {
     Nothing {
         end: i64,
     },
-    /// The broker would give what stands here to newer clients only, compressed with zstd as the topic wants it.
+    /// The broker gives what stands here to newer clients only, because the topic is compressed with zstd. Kafka 4 gives it,
+    /// and then it is a record that cannot be read.
     Zstd {
         end: i64,
     },

@@ -51,7 +51,8 @@ async fn records_of_others_and_compressed_ones_of_ours_are_no_obstacle_to_readin
     Ok(())
 }
 
-/// A broker gives zstd to no client that is older than it (Kafka protocol, Fetch, version 10).
+/// Kafka 3 gives nothing of such a topic to a client that knows no zstd (Kafka protocol, Fetch, before version 10); Kafka 4
+/// sends it all the same, and it cannot be read.
 #[tokio::test(flavor = "multi_thread")]
 async fn a_topic_that_cannot_be_read_back_does_not_stop_what_is_new() -> Result<()> {
     let mut deployment = Deployment::start().await?;
