@@ -11,7 +11,7 @@ use uuid::Uuid;
 use xtask::process::Process;
 use xtask::repository;
 use xtask::services::ports::Port;
-use xtask::services::{KafkaVersion, produce_foreign, set_topic_config};
+use xtask::services::{KafkaVersion, TopicRecord, produce_foreign, set_topic_config};
 
 use crate::api::Api;
 use crate::topic::Topic;
@@ -243,6 +243,22 @@ impl Deployment {
     pub async fn kill_sidecar_and_its_statements(&mut self) -> Result<()> {
         self.kill_sidecar().await?;
         self.sidecar_sessions_are_gone().await
+    }
+
+    /// Starts the sidecar and kills it when it has published enough, of which it could remove nothing.
+    pub async fn publish_without_removing(
+        &mut self,
+        topic: &Topic,
+        enough: impl Fn(&[TopicRecord]) -> bool,
+    ) -> Result<()> {
+        // Rows that are locked can be read.
+        let holder = self.database().await?;
+        holder.batch_execute("begin; select * from outbox for update").await?;
+        self.start_sidecar(&[])?;
+        topic.wait_for(enough, LIMIT).await?;
+        self.kill_sidecar_and_its_statements().await?;
+        holder.batch_execute("rollback").await?;
+        Ok(())
     }
 
     /// Ends what is left of the sidecar in the database.

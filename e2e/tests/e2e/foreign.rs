@@ -32,12 +32,7 @@ async fn records_of_others_and_compressed_ones_of_ours_are_no_obstacle_to_readin
     deployment.set_topic_config("compression.type", "lz4").await?;
 
     create(&deployment, &mut told).await?;
-    let holder = deployment.database().await?;
-    holder.batch_execute("begin; select * from outbox for update").await?;
-    deployment.start_sidecar(&[])?;
-    topic.wait_for(|records| ours(records).len() >= told.events(), LIMIT).await?;
-    deployment.kill_sidecar_and_its_statements().await?;
-    holder.batch_execute("rollback").await?;
+    deployment.publish_without_removing(&topic, |records| ours(records).len() >= told.events()).await?;
     deployment.produce_foreign().await?;
 
     deployment.start_sidecar(&[])?;
@@ -61,12 +56,7 @@ async fn a_topic_that_cannot_be_read_back_does_not_stop_what_is_new() -> Result<
     deployment.stop_sidecar().await?;
     deployment.set_topic_config("compression.type", "zstd").await?;
     create(&deployment, &mut told).await?;
-    let holder = deployment.database().await?;
-    holder.batch_execute("begin; select * from outbox for update").await?;
-    deployment.start_sidecar(&[])?;
-    topic.wait_for(|records| records.len() >= told.events(), LIMIT).await?;
-    deployment.kill_sidecar_and_its_statements().await?;
-    holder.batch_execute("rollback").await?;
+    deployment.publish_without_removing(&topic, |records| records.len() >= told.events()).await?;
 
     deployment.start_sidecar(&[])?;
     deployment.outbox_is_empty().await?;
