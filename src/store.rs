@@ -110,9 +110,10 @@ async fn rows(
 
 /// Whether what PostgreSQL says is about its state and not about the statement: a deadlock or the like (class 40),
 /// resources that are used up (53), a lock that somebody else holds for too long (55P03), a limit of the operator's on
-/// a statement's time (57014), or that it is a standby now (25006).
+/// a statement's time (57014), that it is a standby now (25006), or that its clock and this host's differ (TA001,
+/// migrations/V12).
 fn is_passing(code: &str) -> bool {
-    code.starts_with("40") || code.starts_with("53") || matches!(code, "55P03" | "57014" | "25006")
+    code.starts_with("40") || code.starts_with("53") || matches!(code, "55P03" | "57014" | "25006" | "TA001")
 }
 
 fn classify(error: PgError) -> Failure {

@@ -110,6 +110,7 @@ pub fn create(new: NewTask, traceparent: Option<String>) -> (Task, Event) {
         event_type: EventType::TaskCreated,
         task_id: task.id,
         version: task.version,
+        previous_id: None,
         time: now,
         traceparent,
         cache_stale: false,

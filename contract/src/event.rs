@@ -21,6 +21,8 @@ pub struct Event {
     pub task_id: Uuid,
     /// The task's version after the change; 1 is its creation.
     pub version: u64,
+    /// The event of the task before this one. None for the first, and where it is not known.
+    pub previous_id: Option<Uuid>,
     /// When the change happened, to the microsecond.
     pub time: DateTime<Utc>,
     /// W3C Trace Context of the request that made the change.

@@ -30,7 +30,7 @@ pub enum InvalidEvent {
 }
 
 /// Field for field what CloudEvents 1.0 and its extensions `sequence`, `partitioning` and
-/// `distributed-tracing` prescribe, and `cachestale`, an extension of our own.
+/// `distributed-tracing` prescribe, and two extensions of our own, `previousid` and `cachestale`.
 #[derive(Deserialize, Serialize)]
 pub(crate) struct Wire {
     specversion: String,
@@ -42,6 +42,8 @@ pub(crate) struct Wire {
     time: DateTime<Utc>,
     sequence: String,
     partitionkey: Uuid,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    previousid: Option<Uuid>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
@@ -68,6 +70,7 @@ impl From<Event> for Wire {
             time: event.time,
             sequence: event.sequence(),
             partitionkey: event.task_id,
+            previousid: event.previous_id,
             traceparent: event.traceparent,
             cachestale: event.cache_stale,
             datacontenttype: "application/json".to_owned(),
@@ -92,6 +95,7 @@ impl TryFrom<Wire> for Event {
             event_type: wire.r#type.parse()?,
             task_id: wire.subject,
             version,
+            previous_id: wire.previousid,
             time: wire.time,
             traceparent: wire.traceparent,
             cache_stale: wire.cachestale,
@@ -113,6 +117,7 @@ mod tests {
             event_type: EventType::TaskCreated,
             task_id: Uuid::from_u128(2),
             version: 7,
+            previous_id: Some(Uuid::from_u128(3)),
             time: Utc.timestamp_micros(1_700_000_000_000_001).single().unwrap(),
             traceparent: None,
             cache_stale: false,
@@ -133,6 +138,7 @@ mod tests {
             (received.id, received.task_id, received.version, received.time, received.cache_stale),
             (sent.id, sent.task_id, sent.version, sent.time, sent.cache_stale)
         );
+        assert_eq!(received.previous_id, sent.previous_id);
     }
 
     #[test]

@@ -13,6 +13,9 @@ use clap::{Parser, Subcommand};
 
 use crate::parked;
 
+/// Kafka's default of `replica.lag.time.max.ms`.
+const REPLICA_LAG_MAX: Duration = Duration::from_secs(30);
+
 /// Publishes the task API's events to Kafka, in order, whatever crashes.
 #[derive(Clone, Debug, Parser)]
 #[command(name = "kafka-sidecar", version, subcommand_negates_reqs = true)]
@@ -92,12 +95,30 @@ pub struct Config {
     )]
     pub kafka_topic_replication_factor: i16,
 
-    /// Deadline of each request to a broker, connecting included, in milliseconds.
+    /// Deadline of each produce request, in milliseconds. It is longer than a broker takes to find out that
+    /// a follower has died (replica.lag.time.max.ms). All other requests have 10 s at most.
     #[arg(
-        long, env = "KAFKA_TIMEOUT_MS", value_name = "KAFKA_TIMEOUT_MS", default_value = "10000",
+        long, env = "KAFKA_TIMEOUT_MS", value_name = "KAFKA_TIMEOUT_MS", default_value = "35000",
         value_parser = millis(100, 600_000)
     )]
     pub kafka_timeout: Duration,
+
+    /// How long an event of unknown fate waits for a new event before it is sent again, in milliseconds.
+    /// With replicas, a record can be appended and not readable: at least the brokers'
+    /// replica.lag.time.max.ms. The default is 0 for KAFKA_TOPIC_REPLICATION_FACTOR=1, otherwise 30000.
+    #[arg(
+        long, env = "KAFKA_REPLICATION_WAIT_MS", value_name = "KAFKA_REPLICATION_WAIT_MS",
+        value_parser = millis(0, 600_000)
+    )]
+    pub kafka_replication_wait: Option<Duration>,
+
+    /// How long reading a partition back waits for another producer's open transaction, in milliseconds.
+    /// After that events may be published twice.
+    #[arg(
+        long, env = "KAFKA_TRANSACTION_WAIT_MS", value_name = "KAFKA_TRANSACTION_WAIT_MS",
+        default_value = "10000", value_parser = millis(0, 600_000)
+    )]
+    pub kafka_transaction_wait: Duration,
 
     /// Bytes of one produce request at most; less than the broker's message.max.bytes.
     #[arg(
@@ -141,6 +162,17 @@ pub struct Config {
         value_parser = millis(0, 600_000)
     )]
     pub drain_timeout: Duration,
+}
+
+impl Config {
+    /// Zero if appended records can be read at once.
+    pub fn replication_wait(&self) -> Duration {
+        let default = match self.kafka_topic_replication_factor {
+            1 => Duration::ZERO,
+            _ => REPLICA_LAG_MAX,
+        };
+        self.kafka_replication_wait.unwrap_or(default)
+    }
 }
 
 #[derive(Clone, Debug, Subcommand)]

@@ -115,7 +115,8 @@ async fn take(State(ingest): State<Ingest>, request: Request) -> Result<Response
         let hold = budget.split(event_bytes(&event));
         let (receipt, offset) = wait.map(|_| oneshot::channel()).unzip();
         let partition = lanes.of_task(event.task_id);
-        lanes.offer(partition, Offered { event, oldest: false, companion: Companion { hold, receipt } });
+        let companion = Companion { hold, receipt };
+        lanes.offer(partition, Offered { event, oldest: false, seq: None, companion });
         waiting.extend(offset.map(|offset| Waiting { event_id, partition, offset }));
     }
     match wait {

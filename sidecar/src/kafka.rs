@@ -2,6 +2,7 @@
 //! here a call makes one attempt under a deadline, and who repeats it decides so.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result, ensure};
@@ -23,24 +24,41 @@ pub struct Kafka {
 const READ_BYTES_MAX: i32 = 1024 * 1024;
 const READ_WAIT_MS: i32 = 100;
 
+/// The smallest fetch. The broker gives one batch at least (Kafka protocol, Fetch, MaxBytes).
+const READ_BYTES_MIN: i32 = 2;
+
+/// Of every request but a produce request, for which a follower that has died takes longer.
+const ANSWER_TIMEOUT_MAX: Duration = Duration::from_secs(10);
+
 /// What the broker said to a batch.
 pub enum Produced {
     /// The offset of each record.
     Acked(Vec<i64>),
     /// Why it does not take the batch, and never will; nothing of it is on the partition.
     Refused(String),
+    /// It does not take the timestamps, and nothing of the batch is on the partition.
+    BadTimestamp,
 }
 
-/// What reading from an offset gave.
+/// What reading from an offset gave. `end` is the high watermark: the offset after the last record
+/// that all in-sync replicas have.
 pub enum Read {
-    Records(Vec<RecordAndOffset>, i64),
-    /// What stands at the offset is no record that can be read: a transaction's marker, say, or compressed in a way that
-    /// is not known here. Nothing of a transaction that is still open can be read either: then this is where it ends.
-    Nothing {
+    Records {
+        records: Vec<RecordAndOffset>,
         end: i64,
     },
-    /// The broker gives what stands here to newer clients only, because the topic is compressed with zstd. Kafka 4 gives it,
-    /// and then it is a record that cannot be read.
+    /// There is nothing to read before `next_offset`: markers of transactions, or records that cannot
+    /// be decoded.
+    Skipped {
+        next_offset: i64,
+        end: i64,
+    },
+    /// Another producer's transaction is open. The broker shows nothing after its first record.
+    OpenTransaction {
+        end: i64,
+    },
+    /// The broker gives what stands here to newer clients only, because the topic is compressed with
+    /// zstd (Kafka protocol, Fetch, before version 10).
     Zstd {
         end: i64,
     },
@@ -53,7 +71,11 @@ pub enum Read {
 /// A client of one partition, with a connection to its leader.
 pub struct Partition {
     client: PartitionClient,
-    timeout: Duration,
+    produce_timeout: Duration,
+    answer_timeout: Duration,
+    /// Bytes of the next fetch: less where something could not be decoded, so that what comes before
+    /// and after it is read all the same.
+    read_bytes: AtomicI32,
 }
 
 impl Kafka {
@@ -93,24 +115,33 @@ impl Kafka {
             let index = i32::try_from(partition)?;
             anyhow::Ok(client.partition_client(topic, index, UnknownTopicHandling::Error).await?)
         };
-        let client = within(self.config.kafka_timeout, connect)
+        let client = within(self.answer_timeout(), connect)
             .await
             .with_context(|| format!("connecting to the leader of partition {partition} of {topic}"))?;
-        Ok(Partition { client, timeout: self.config.kafka_timeout })
+        Ok(Partition {
+            client,
+            produce_timeout: self.config.kafka_timeout,
+            answer_timeout: self.answer_timeout(),
+            read_bytes: AtomicI32::new(READ_BYTES_MAX),
+        })
+    }
+
+    fn answer_timeout(&self) -> Duration {
+        self.config.kafka_timeout.min(ANSWER_TIMEOUT_MAX)
     }
 
     async fn client(&self) -> Result<Client> {
         let builder = ClientBuilder::new(self.config.kafka_bootstrap_servers.clone())
             .client_id("kafka-sidecar")
             .backoff_config(one_attempt());
-        within(self.config.kafka_timeout, async { Ok(builder.build().await?) })
+        within(self.answer_timeout(), async { Ok(builder.build().await?) })
             .await
             .with_context(|| format!("connecting to {}", self.config.kafka_bootstrap_servers.join(",")))
     }
 
     async fn partitions(&self, client: &Client) -> Result<Option<u32>> {
         let list = async { Ok(client.list_topics().await?) };
-        let topics = within(self.config.kafka_timeout, list).await.context("listing the topics")?;
+        let topics = within(self.answer_timeout(), list).await.context("listing the topics")?;
         let Some(topic) = topics.into_iter().find(|topic| topic.name == self.config.kafka_topic) else {
             return Ok(None);
         };
@@ -143,7 +174,7 @@ impl Kafka {
                 created => Ok(created?),
             }
         };
-        within(self.config.kafka_timeout, create)
+        within(self.answer_timeout(), create)
             .await
             .with_context(|| format!("creating the topic {kafka_topic}"))?;
         info!(topic = kafka_topic, partitions = kafka_topic_partitions, "topic created");
@@ -160,82 +191,149 @@ impl Partition {
         let produce = async {
             match self.client.produce(records, Compression::NoCompression).await {
                 Ok(offsets) => Ok(Produced::Acked(offsets)),
+                Err(Error::ServerError { protocol_error, .. })
+                    if protocol_error == ProtocolError::InvalidTimestamp =>
+                {
+                    Ok(Produced::BadTimestamp)
+                }
                 Err(Error::ServerError { protocol_error, error_message, .. }) if is_final(protocol_error) => {
-                    let message = error_message.map_or_else(String::new, |message| format!(": {message}"));
+                    let message = error_message.map_or_else(String::new, |text| format!(": {text}"));
                     Ok(Produced::Refused(format!("{protocol_error:?}{message}")))
                 }
                 Err(error) => Err(error.into()),
             }
         };
-        within(self.timeout, produce).await.context("producing a batch")
+        within(self.produce_timeout, produce).await.context("producing a batch")
     }
 
-    /// The offset that the next record will have. Asking for it changes nothing, so it is also how an
-    /// idle lane finds out whether its leader is there.
+    /// The high watermark: the offset after the last record that all in-sync replicas have, also while
+    /// another producer's transaction is open.
     pub async fn end(&self) -> Result<i64> {
+        let ask = async {
+            loop {
+                // Nothing stands there that could not be decoded, unless it has come just now.
+                let stable = self.client.get_offset(OffsetAt::Latest).await?;
+                match self.client.fetch_records(stable, 1..READ_BYTES_MIN, 0).await {
+                    Ok((_, high_watermark)) => return Ok(high_watermark),
+                    Err(error) if is_about_data(&error) => {}
+                    Err(error) => return Err(error.into()),
+                }
+            }
+        };
+        within(self.answer_timeout, ask).await.context("asking for the high watermark")
+    }
+
+    /// The last stable offset: the high watermark, or where the first open transaction begins. Asking
+    /// for it changes nothing, so an idle lane finds out with it whether its leader is there.
+    pub async fn stable_end(&self) -> Result<i64> {
         let ask = async { Ok(self.client.get_offset(OffsetAt::Latest).await?) };
-        within(self.timeout, ask).await.context("asking for the newest offset")
+        within(self.answer_timeout, ask).await.context("asking for the newest offset")
     }
 
     /// The offset of the first record that is still there.
     pub async fn earliest(&self) -> Result<i64> {
         let ask = async { Ok(self.client.get_offset(OffsetAt::Earliest).await?) };
-        within(self.timeout, ask).await.context("asking for the first offset")
+        within(self.answer_timeout, ask).await.context("asking for the first offset")
     }
 
-    /// Some records from `offset` on, and the offset up to which there are any.
+    /// Some records from `offset` on.
     pub async fn read(&self, offset: i64) -> Result<Read> {
-        let read = async |bytes_max| self.client.fetch_records(offset, 1..bytes_max, READ_WAIT_MS).await;
-        let fetch = async {
-            let mut fetched = read(READ_BYTES_MAX).await;
-            if fetched.as_ref().is_err_and(is_unreadable) {
-                // The broker gives one batch at least (Kafka protocol, Fetch, MaxBytes).
-                fetched = read(2).await;
-            }
-            match fetched {
-                Ok((records, end)) if !records.is_empty() => Ok(Read::Records(records, end)),
-                Ok(_) => self.nothing().await,
-                Err(error) if is_unreadable(&error) => {
-                    warn!(
-                        offset,
-                        error = format!("{error:#}"),
-                        "a record that cannot be read is passed over"
-                    );
-                    self.nothing().await
+        within(self.answer_timeout, self.read_untimed(offset))
+            .await
+            .with_context(|| format!("reading back from offset {offset}"))
+    }
+
+    async fn read_untimed(&self, offset: i64) -> Result<Read> {
+        loop {
+            let bytes = self.read_bytes.load(Ordering::Relaxed);
+            match self.client.fetch_records(offset, 1..bytes, READ_WAIT_MS).await {
+                Ok((records, end)) => {
+                    let more = bytes.saturating_mul(2).min(READ_BYTES_MAX);
+                    self.read_bytes.store(more, Ordering::Relaxed);
+                    if !records.is_empty() || offset >= end {
+                        return Ok(Read::Records { records, end });
+                    }
+                    let stable = self.client.get_offset(OffsetAt::Latest).await?;
+                    return Ok(match offset < stable {
+                        // A marker of a transaction, which ended here.
+                        true => Read::Skipped { next_offset: offset + 1, end },
+                        false => Read::OpenTransaction { end },
+                    });
                 }
+                Err(error) if is_about_data(&error) && bytes > READ_BYTES_MIN => {
+                    self.read_bytes.store(READ_BYTES_MIN, Ordering::Relaxed);
+                }
+                Err(error) if is_about_data(&error) => return self.skip(offset, error).await,
                 Err(Error::ServerError {
                     protocol_error: ProtocolError::UnsupportedCompressionType, ..
-                }) => Ok(Read::Zstd { end: self.client.get_offset(OffsetAt::Latest).await? }),
+                }) => return Ok(Read::Zstd { end: self.client.get_offset(OffsetAt::Latest).await? }),
                 // Retention has removed the offset, or the topic was made anew.
                 Err(Error::ServerError { protocol_error: ProtocolError::OffsetOutOfRange, .. }) => {
-                    Ok(Read::Gone { earliest: self.client.get_offset(OffsetAt::Earliest).await? })
+                    let earliest = self.client.get_offset(OffsetAt::Earliest).await?;
+                    return Ok(Read::Gone { earliest });
                 }
-                Err(error) => Err(error.into()),
+                Err(error) => return Err(error.into()),
             }
-        };
-        within(self.timeout, fetch).await.with_context(|| format!("reading back from offset {offset}"))
+        }
     }
 
-    async fn nothing(&self) -> Result<Read> {
-        Ok(Read::Nothing { end: self.client.get_offset(OffsetAt::Latest).await? })
+    /// Looks for the end of a stretch that cannot be decoded, in growing steps, and then for where
+    /// exactly it is.
+    async fn skip(&self, offset: i64, error: Error) -> Result<Read> {
+        let end = self.client.get_offset(OffsetAt::Latest).await?;
+        let (mut unreadable, mut readable, mut step) = (offset, end, 1);
+        while readable - unreadable > 1 {
+            let is_found = readable < end;
+            let probe = match is_found {
+                true => unreadable + (readable - unreadable) / 2,
+                false => (unreadable + step).min(end - 1),
+            };
+            match self.client.fetch_records(probe, 1..READ_BYTES_MIN, READ_WAIT_MS).await {
+                Err(error) if is_about_data(&error) => {
+                    unreadable = probe;
+                    step *= 2;
+                }
+                Err(error) => return Err(error.into()),
+                Ok(_) => readable = probe,
+            }
+        }
+        warn!(
+            from = offset,
+            to = readable - 1,
+            error = format!("{error:#}"),
+            "records cannot be decoded and are passed over; events among them may be published again"
+        );
+        Ok(Read::Skipped { next_offset: readable, end: end.max(readable) })
     }
 }
 
-/// Errors that are about the records and not about the broker's state (Kafka protocol, error codes 10, 18,
-/// 32 and 87).
+/// Errors about the records and not about the broker's state (Kafka protocol, error codes 10, 18 and
+/// 87). InvalidTimestamp is not among them: another timestamp helps.
 fn is_final(error: ProtocolError) -> bool {
     matches!(
         error,
-        ProtocolError::MessageTooLarge
-            | ProtocolError::RecordListTooLarge
-            | ProtocolError::InvalidTimestamp
-            | ProtocolError::InvalidRecord
+        ProtocolError::MessageTooLarge | ProtocolError::RecordListTooLarge | ProtocolError::InvalidRecord
     )
 }
 
-/// Whether an answer has come in which something cannot be decoded.
-fn is_unreadable(error: &Error) -> bool {
-    matches!(error, Error::Request(RequestError::ReadError(_) | RequestError::ReadVersionedError(_)))
+/// Whether an answer has come in which a record cannot be decoded. Every other error is about the
+/// connection or the broker, and the next attempt may succeed.
+fn is_about_data(error: &Error) -> bool {
+    match error {
+        Error::Request(
+            RequestError::ReadError(_)
+            | RequestError::ReadVersionedError(_)
+            | RequestError::TooMuchData { .. },
+        ) => true,
+        // rskafka has one variant for timestamps that chrono cannot hold and for answers that do not
+        // fit the request. Its texts for timestamps are these three.
+        Error::InvalidResponse(text) => {
+            ["Timestamp overflow", "Not a valid timestamp", "Ambiguous timestamp"]
+                .iter()
+                .any(|start| text.starts_with(start))
+        }
+        _ => false,
+    }
 }
 
 /// rskafka stops retrying when the waits add up to the deadline: with none allowed, at once.
@@ -247,4 +345,62 @@ async fn within<T>(timeout: Duration, call: impl Future<Output = Result<T>>) -> 
     tokio::time::timeout(timeout, call)
         .await
         .with_context(|| format!("no answer from Kafka within {timeout:?}"))?
+}
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::sync::Arc;
+
+    use rskafka::client::error::RequestContext;
+
+    use super::*;
+
+    fn server_error(protocol_error: ProtocolError) -> Error {
+        Error::ServerError {
+            protocol_error,
+            error_message: None,
+            request: RequestContext::Topic("task_events".to_owned()),
+            response: None,
+            is_virtual: false,
+        }
+    }
+
+    fn io_error() -> io::Error {
+        io::Error::other("reset")
+    }
+
+    /// Each variant that can be made outside of rskafka. The others hold its private types.
+    #[test]
+    fn only_undecodable_records_are_about_data() {
+        let read = |source: io::Error| RequestError::ReadError(source.into());
+        let invalid = |text: &str| Error::InvalidResponse(text.to_owned());
+        for (error, is_data) in [
+            (Error::Request(read(io_error())), true),
+            (invalid("Not a valid timestamp (-9000000000000000)"), true),
+            (invalid("Timestamp overflow (first_timestamp=1, delta=2"), true),
+            (invalid("Ambiguous timestamp (1): a or b"), true),
+            (invalid("Could not find metadata for partition 3 in topic \"t\""), false),
+            (invalid("Expected data for partition 1 but got data for partition 2"), false),
+            (Error::Request(RequestError::IO(io_error())), false),
+            (Error::Request(RequestError::Poisoned(Arc::new(read(io_error())))), false),
+            (Error::Connection(read(io_error()).into()), false),
+            (Error::Timeout, false),
+        ] {
+            assert_eq!(is_about_data(&error), is_data, "{error}");
+        }
+        let codes = (i16::MIN..=i16::MAX).filter_map(ProtocolError::new);
+        let about_data: Vec<_> = codes.filter(|code| is_about_data(&server_error(*code))).collect();
+        assert_eq!(about_data, [], "a broker's error code");
+    }
+
+    #[test]
+    fn a_broker_refuses_a_batch_for_good_with_three_codes() {
+        let codes = (i16::MIN..=i16::MAX).filter_map(ProtocolError::new);
+        let is_refusal: Vec<_> = codes.filter(|code| is_final(*code)).collect();
+        assert_eq!(
+            is_refusal,
+            [ProtocolError::MessageTooLarge, ProtocolError::RecordListTooLarge, ProtocolError::InvalidRecord,]
+        );
+    }
 }

@@ -17,11 +17,14 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static MALLOC_CONF: &[u8; 10] = b"narenas:1\0";
 
+/// rskafka logs each failed request as an error; the sidecar reports what it makes of it.
+const DEFAULT_FILTER: &str = "kafka_sidecar=info,rskafka=off,warn";
+
 /// Two threads, however many processors there are: PostgreSQL and Kafka need them more, and memory does not grow with them.
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<ExitCode> {
     let config = Config::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| "kafka_sidecar=info,warn".into());
+    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| DEFAULT_FILTER.into());
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)

@@ -9,6 +9,8 @@ pub struct Offered {
     pub event: Event,
     /// The outbox was seen without an older event of the task: what came before it is published.
     pub oldest: bool,
+    /// The number of the event's row in the outbox; none if the event was pushed.
+    pub seq: Option<i64>,
     pub companion: Companion,
 }
 

@@ -36,6 +36,7 @@ const REMOVE: &str = include_str!("outbox/remove.sql");
 const POSITIONS: &str = include_str!("outbox/positions.sql");
 const POSITION: &str = include_str!("outbox/position.sql");
 const RESET_POSITION: &str = include_str!("outbox/reset_position.sql");
+const LAST_SEQ: &str = include_str!("outbox/last_seq.sql");
 const PRUNE: &str = include_str!("outbox/prune.sql");
 
 /// Of every connection in the pool.
@@ -59,6 +60,14 @@ pub struct Outbox {
 
 /// Rows that are counted when somebody asks how many there are.
 const COUNTED_ROWS_MAX: i64 = 100_000;
+
+/// What the database says about the topic and the outbox when a term begins.
+pub struct Known {
+    /// Where reading back begins, of the partitions that are not new to this database.
+    pub positions: BTreeMap<u32, i64>,
+    /// The last number that a row has got, whether or not that row is still there.
+    pub last_seq: i64,
+}
 
 /// What waits in the outbox.
 pub struct State {
@@ -105,18 +114,19 @@ impl Outbox {
 
     /// The rows of a gap, oldest first. If there are too many to load at once, the gap is cut to
     /// those that are.
-    pub async fn backlog(&self, gap: &mut Gap) -> Result<Vec<Event>> {
+    pub async fn backlog(&self, gap: &mut Gap) -> Result<Vec<(Event, i64)>> {
         let Gap { task_id, after, up_to } = *gap;
         let client = self.connection().await?;
         let call = async {
             let statement = client.prepare_cached(BACKLOG).await?;
             let [after, up_to] = [after, up_to].map(|version| i64::try_from(version).unwrap_or(i64::MAX));
             let rows = client.query(&statement, &[&task_id, &after, &up_to, &BACKLOG_ROWS_MAX]).await?;
-            rows.iter().map(event).collect::<Result<Vec<Event>>>()
+            let row = |row| Ok((event(row)?, row.try_get(8)?));
+            rows.iter().map(row).collect::<Result<Vec<(Event, i64)>>>()
         };
         let events = keep(self.timed(call).await, client)
             .with_context(|| format!("loading the backlog of task {task_id}"))?;
-        if let Some(last) = events.last()
+        if let Some((last, _)) = events.last()
             && events.len() as i64 == BACKLOG_ROWS_MAX
         {
             gap.up_to = last.version;
@@ -149,14 +159,16 @@ impl Outbox {
             .with_context(|| format!("removing {} acknowledged rows", ids.len()))
     }
 
-    /// Where reading back begins, of the partitions that are not new to this database.
-    pub async fn positions(&self, topic: &str) -> Result<BTreeMap<u32, i64>> {
+    /// What a publisher has to know before it reads any row.
+    pub async fn known(&self, topic: &str) -> Result<Known> {
         let client = self.connection().await?;
         let call = async {
             let statement = client.prepare_cached(POSITIONS).await?;
             let rows = client.query(&statement, &[&topic]).await?;
             let position = |row: &Row| Ok((row.try_get::<_, i32>(0)? as u32, row.try_get(1)?));
-            rows.iter().map(position).collect()
+            let positions = rows.iter().map(position).collect::<Result<_>>()?;
+            let last_seq = client.query_one(LAST_SEQ, &[]).await?.try_get(0)?;
+            Ok(Known { positions, last_seq })
         };
         keep(self.timed(call).await, client).context("loading the partitions' positions")
     }
@@ -268,6 +280,7 @@ fn event(row: &Row) -> Result<Event> {
         version: version.try_into().context("a version below 0")?,
         time: row.try_get(5)?,
         traceparent: row.try_get(6)?,
+        previous_id: row.try_get(7)?,
         // Nobody knows whether the component got as far as the cache.
         cache_stale: true,
         payload: RawValue::from_string(row.try_get(3)?).context("a payload that is not JSON")?,

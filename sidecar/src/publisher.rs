@@ -1,19 +1,27 @@
 //! Does what a lane wants done. Outbox rows go only after the broker's ack, or when reading back has shown
 //! the event on the partition: a crash in between costs reading back, never an event.
+//!
+//! Retries: a lane repeats what failed for ever, after 100 ms at first and at most 2 s later. Only
+//! progress ends the growth of that wait: records read, a batch answered, or an idle lane's broker
+//! answering. A failure is logged once, until there is progress.
 
+use std::future::pending;
 use std::pin::pin;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Result, bail};
 use chrono::Utc;
 use contract::Event;
+use rskafka::record::Record;
 use tokio::sync::mpsc;
 use tokio_util::sync::CancellationToken;
-use tracing::{error, info, warn};
+use tracing::{debug, error, info, warn};
 
 use crate::health::Health;
 use crate::kafka::{Kafka, Partition, Produced, Read};
-use crate::lane::{BatchLimits, Found, Lane, Next, Offer, Published, Refused};
+use crate::lane::{BatchLimits, Found, Lane, Next, Offer, Published, Refused, Start};
 use crate::leader::Lock;
 use crate::metrics::{Metrics, SendError};
 use crate::offered::Offered;
@@ -32,11 +40,14 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
 
+/// How often reading back looks whether another producer's transaction has ended.
+const TRANSACTION_INTERVAL: Duration = Duration::from_millis(200);
+
 pub struct Publisher {
     pub topic: String,
     pub partition: u32,
-    /// How many there are.
-    pub lanes: u32,
+    /// What the lane knows at its start.
+    pub start: Start,
     pub offers: mpsc::UnboundedReceiver<Offered>,
     pub removals: mpsc::Sender<Ack>,
     pub lock: Lock,
@@ -51,8 +62,34 @@ pub struct Publisher {
     pub health: Health,
     pub metrics: Metrics,
     pub closing: CancellationToken,
+    /// How long reading back waits for another producer's open transaction.
+    pub transaction_wait: Duration,
+    /// How long an event of unknown fate waits for a new one that proves what the partition holds.
+    pub replication_wait: Duration,
+    pub state: State,
+}
+
+/// What a publisher keeps beside its lane.
+#[derive(Default)]
+pub struct State {
     /// Before then a batch goes only if it is full.
-    pub linger_until: Option<Instant>,
+    linger_until: Option<Instant>,
+    /// When reading back met a transaction that is open.
+    transaction_since: Option<Instant>,
+    /// Until then events of unknown fate wait for a new one.
+    doubt_until: Option<Instant>,
+    /// The broker does not take the times of changes as timestamps.
+    stamps_publication: bool,
+    /// Acks whose rows are removed.
+    removed: Arc<AtomicU64>,
+}
+
+/// Whether a step has brought the lane further.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+enum Step {
+    Progress,
+    /// A step on the way, which the next one may turn out to have been in vain.
+    Attempt,
 }
 
 /// The name of a lane's health check.
@@ -64,7 +101,8 @@ impl Publisher {
     /// Runs until it is told to close and has nothing left.
     pub async fn run(mut self) {
         let check = check(self.partition);
-        let mut lane = Lane::new(Utc::now(), self.lanes);
+        let mut lane = Lane::new(self.start);
+        self.state.doubt_until = Some(Instant::now() + self.replication_wait);
         let mut client = None;
         let mut backoff = BACKOFF_MIN;
         loop {
@@ -76,24 +114,27 @@ impl Publisher {
                 return;
             }
             self.metrics.note_pending(self.partition, lane.pending());
+            lane.note_removed(self.state.removed.load(Ordering::Acquire));
             let result = self.step(&mut lane, &mut client).await;
             self.metrics.note_pending(self.partition, lane.pending());
-            let is_news = self.health.note(&check, result.as_ref().err());
+            let partition = self.partition;
             match result {
-                Ok(()) => {
-                    if is_news {
-                        info!(self.partition, "publishing again");
+                Ok(Step::Progress) => {
+                    if self.health.note(&check, None) {
+                        info!(partition, "publishing again");
                     }
                     backoff = BACKOFF_MIN;
                 }
+                Ok(Step::Attempt) => {}
                 Err(error) => {
                     // A request of unknown fate may be under way on that connection; nothing of it is
                     // used again.
                     client = None;
                     lane.failed();
-                    if is_news {
+                    if self.health.note(&check, Some(&error)) {
                         let pending = lane.pending();
-                        warn!(self.partition, pending, error = format!("{error:#}"), "not publishing");
+                        let error = format!("{error:#}");
+                        warn!(partition, pending, error, "not publishing, and trying again");
                     }
                     self.meanwhile(&mut lane, tokio::time::sleep(backoff)).await;
                     backoff = (backoff * 2).min(BACKOFF_MAX);
@@ -117,7 +158,7 @@ impl Publisher {
     /// Lets events gather when the last batch began only just now: a request for each few of them costs the broker more
     /// than they do. One that comes after a pause does not wait.
     async fn linger(&mut self, lane: &mut Lane) {
-        while let Some(until) = self.linger_until
+        while let Some(until) = self.state.linger_until
             && Instant::now() < until
             && !lane.has_full_batch(self.limits)
             && !self.closing.is_cancelled()
@@ -132,30 +173,41 @@ impl Publisher {
     }
 
     /// Does the one thing that the lane wants done.
-    async fn step(&mut self, lane: &mut Lane, client: &mut Option<Partition>) -> Result<()> {
+    async fn step(&mut self, lane: &mut Lane, client: &mut Option<Partition>) -> Result<Step> {
         match (lane.next(self.limits), client) {
             (Next::Load(mut gap), _) => {
                 let outbox = self.outbox.clone();
                 let backlog = self.meanwhile(lane, outbox.backlog(&mut gap)).await?;
                 lane.fill(gap, backlog);
+                Ok(Step::Attempt)
             }
             (Next::Park(refused), _) => {
                 let outbox = self.outbox.clone();
                 self.meanwhile(lane, outbox.park(refused.event_id, &refused.reason)).await?;
                 lane.parked();
+                let partition = self.partition;
                 let Refused { event_id, task_id, version, reason } = refused;
-                error!(self.partition, %event_id, %task_id, version, reason, "the broker refuses an event: it is parked");
+                error!(
+                    partition, %event_id, %task_id, version, reason,
+                    "the broker refuses an event: it is parked"
+                );
+                Ok(Step::Attempt)
             }
-            (Next::Remove(published), _) => self.remove(lane, published).await,
-            (Next::Connect { from }, client) => self.connect(lane, client, from).await?,
-            (Next::Read { from }, Some(client)) => self.read_on(lane, client, from).await?,
-            (Next::Publish, Some(client)) => self.publish(lane, client).await?,
+            (Next::Connect { from }, client) => self.connect(lane, client, from).await,
+            (Next::Read { from }, Some(client)) => self.read_on(lane, client, from).await,
+            (Next::Publish, Some(client)) => self.publish(lane, client).await,
+            (Next::Prove, Some(client)) => self.prove(lane, client).await,
             (Next::Idle, Some(client)) => {
-                self.meanwhile(lane, client.end()).await?;
+                let end = self.meanwhile(lane, client.stable_end()).await?;
+                if let Some(looked) = lane.looked(end) {
+                    self.remove(lane, looked).await;
+                }
+                Ok(Step::Progress)
             }
-            (Next::Read { .. } | Next::Publish | Next::Idle, None) => bail!("not connected"),
+            (Next::Read { .. } | Next::Publish | Next::Prove | Next::Idle, None) => {
+                bail!("not connected")
+            }
         }
-        Ok(())
     }
 
     /// Connects, and finds out whether there is something to be read back.
@@ -164,7 +216,7 @@ impl Publisher {
         lane: &mut Lane,
         client: &mut Option<Partition>,
         from: Option<i64>,
-    ) -> Result<()> {
+    ) -> Result<Step> {
         let (kafka, outbox, topic) = (self.kafka.clone(), self.outbox.clone(), self.topic.clone());
         let partition = self.partition;
         let from = from.or(self.position);
@@ -179,63 +231,88 @@ impl Publisher {
         };
         let (connected, from, end) = self.meanwhile(lane, connect).await?;
         if from != end {
-            info!(partition, from, end, "reading back what is on the topic already");
+            debug!(partition, from, end, "reading back what is on the topic already");
         }
         *client = Some(connected);
         lane.connected(from, end);
-        Ok(())
+        Ok(Step::Attempt)
     }
 
     /// Reads on, a fetch at a time however long the way is, and drops what is found from the work to do.
-    async fn read_on(&mut self, lane: &mut Lane, client: &Partition, from: i64) -> Result<()> {
-        match self.meanwhile(lane, client.read(from)).await? {
+    async fn read_on(&mut self, lane: &mut Lane, client: &Partition, from: i64) -> Result<Step> {
+        let partition = self.partition;
+        let read = self.meanwhile(lane, client.read(from)).await?;
+        if !matches!(read, Read::OpenTransaction { .. }) {
+            self.state.transaction_since = None;
+        }
+        let (found, next_offset, end) = match read {
+            Read::Records { records, end } => {
+                let next_offset = records.last().map_or(from, |last| last.offset + 1);
+                (read_back::events(&records), next_offset, end)
+            }
+            Read::Skipped { next_offset, end } => (Found::new(), next_offset, end),
+            Read::OpenTransaction { end } => {
+                let since = *self.state.transaction_since.get_or_insert_with(Instant::now);
+                if since.elapsed() < self.transaction_wait {
+                    self.meanwhile(lane, tokio::time::sleep(TRANSACTION_INTERVAL)).await;
+                    return Ok(Step::Attempt);
+                }
+                warn!(
+                    partition,
+                    from,
+                    end,
+                    "another producer's transaction hides what comes after it; events may be published \
+                     twice"
+                );
+                (Found::new(), end, end)
+            }
+            Read::Zstd { end } => {
+                error!(
+                    partition,
+                    from,
+                    end,
+                    "the topic is compressed with zstd and cannot be read back; events may be published twice: \
+                     give it another compression.type, such as producer or lz4"
+                );
+                (Found::new(), end, end)
+            }
             Read::Gone { earliest } => {
-                let partition = self.partition;
                 warn!(partition, from, earliest, "the position is gone; events may be published twice");
                 // Stored at once: when a topic that was made anew has grown past it, the old position would
                 // hide the first of what is published from here on.
                 let (outbox, topic) = (self.outbox.clone(), self.topic.clone());
                 self.meanwhile(lane, outbox.reset_position(&topic, partition, earliest)).await?;
                 lane.gone(earliest);
+                return Ok(Step::Attempt);
             }
-            Read::Nothing { end } => {
-                ensure!(from < end, "at offset {from} a transaction of another producer is open");
-                let published = lane.read(Found::default(), from + 1, end);
-                self.remove(lane, published).await;
-            }
-            Read::Zstd { end } => {
-                error!(
-                    self.partition,
-                    from,
-                    end,
-                    "the topic is compressed with zstd and cannot be read back; events may be published twice: \
-                     give it another compression.type, such as producer or lz4"
-                );
-                let published = lane.read(Found::default(), end, end);
-                self.remove(lane, published).await;
-            }
-            Read::Records(records, end) => {
-                let next_offset = records.last().map_or(from, |last| last.offset) + 1;
-                let published = lane.read(read_back::events(&records), next_offset, end);
-                self.remove(lane, published).await;
-            }
-        }
-        Ok(())
+        };
+        let published = lane.read(&found, next_offset, end);
+        self.remove(lane, published).await;
+        Ok(if next_offset > from { Step::Progress } else { Step::Attempt })
     }
 
-    async fn publish(&mut self, lane: &mut Lane, client: &Partition) -> Result<()> {
-        let records = lane.batch().iter().map(|offered| record::of_event(&offered.event)).collect();
+    async fn publish(&mut self, lane: &mut Lane, client: &Partition) -> Result<Step> {
         let mut lock = self.lock.clone();
         self.meanwhile(lane, lock.is_ours()).await;
+        let now = Utc::now();
+        let stamps_publication = self.state.stamps_publication;
+        let record = |offered: &Offered| {
+            let record = record::of_event(&offered.event, now);
+            if stamps_publication { Record { timestamp: now, ..record } } else { record }
+        };
+        let records = lane.batch().iter().map(record).collect();
         let started = Instant::now();
-        self.linger_until = Some(started + self.linger);
+        self.state.linger_until = Some(started + self.linger);
         let produced = self.meanwhile(lane, client.produce(records)).await;
         let error_type = match &produced {
             Ok(Produced::Acked(_)) => None,
-            Ok(Produced::Refused(_)) => Some(SendError::refused),
+            Ok(Produced::Refused(_) | Produced::BadTimestamp) => Some(SendError::refused),
             Err(_) => Some(SendError::unknown),
         };
         self.metrics.note_send(self.partition, started.elapsed(), error_type);
+        if produced.is_err() {
+            self.state.doubt_until = Some(Instant::now() + self.replication_wait);
+        }
         match produced? {
             Produced::Acked(offsets) => {
                 let now = Utc::now();
@@ -247,15 +324,53 @@ impl Publisher {
                 self.remove(lane, published).await;
             }
             Produced::Refused(reason) => lane.refused(reason),
+            Produced::BadTimestamp => {
+                lane.not_taken();
+                if std::mem::replace(&mut self.state.stamps_publication, true) {
+                    bail!(
+                        "the broker does not take the present time as a timestamp: set its clock or \
+                         this host's"
+                    );
+                }
+                info!(
+                    partition = self.partition,
+                    "the broker does not take the times of changes: records get the time of publication"
+                );
+                return Ok(Step::Attempt);
+            }
         }
-        Ok(())
+        Ok(Step::Progress)
+    }
+
+    /// Waits for an event that nobody can have sent before. Without one for too long, what cannot be
+    /// read by then is sent again: a follower that lags for longer is out of the in-sync replicas.
+    async fn prove(&mut self, lane: &mut Lane, client: &Partition) -> Result<Step> {
+        let until = self.state.doubt_until.unwrap_or_else(Instant::now);
+        if Instant::now() < until && !self.closing.is_cancelled() {
+            tokio::select! {
+                Some(offered) = self.offers.recv() => self.take_in(lane, offered),
+                () = self.closing.cancelled() => {}
+                () = tokio::time::sleep_until(until.into()) => {}
+            }
+            self.take_in_all(lane);
+            return Ok(Step::Attempt);
+        }
+        if self.closing.is_cancelled() {
+            // They are in the outbox, and the next sidecar finds out what became of them.
+            pending::<()>().await;
+        }
+        let end = self.meanwhile(lane, client.end()).await?;
+        lane.waived(end);
+        Ok(Step::Attempt)
     }
 
     /// Waits when the database is behind: nothing more is published until rows can go again.
     async fn remove(&mut self, lane: &mut Lane, published: Published) {
         // The receiver outlives the lanes.
         let removals = self.removals.clone();
-        let _: Result<(), _> = self.meanwhile(lane, removals.send((self.partition, published))).await;
+        let removed = Arc::clone(&self.state.removed);
+        let ack = Ack { partition: self.partition, published, removed };
+        let _: Result<(), _> = self.meanwhile(lane, removals.send(ack)).await;
     }
 
     /// Awaits `work`, and takes in what arrives meanwhile.

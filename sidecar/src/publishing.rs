@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::Result;
+use chrono::Utc;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
@@ -14,11 +15,11 @@ use tracing::{error, info, warn};
 use crate::config::Config;
 use crate::health::Health;
 use crate::kafka::Kafka;
-use crate::lane::BatchLimits;
+use crate::lane::{BatchLimits, Start};
 use crate::lanes::{Lanes, Role, Roles};
 use crate::leader::{Leader, Leadership};
 use crate::metrics::Metrics;
-use crate::outbox::Outbox;
+use crate::outbox::{Known, Outbox};
 use crate::publisher::{self, Publisher};
 use crate::repair::Repair;
 use crate::sweep::{Sweep, Wake};
@@ -86,11 +87,13 @@ impl Publishing {
         let topic = &self.config.kafka_topic;
         // Before any row is read: a removal of the last publisher's may be under way still, and whoever saw its rows must not
         // begin after its position.
-        let positions = self.until_done("publisher", || self.outbox.positions(topic));
-        let positions = leadership.lost.run_until_cancelled(positions);
-        let Some(positions) = self.closing.run_until_cancelled(positions).await.flatten() else {
+        let known = self.until_done("publisher", || self.outbox.known(topic));
+        let known = leadership.lost.run_until_cancelled(known);
+        let Some(Known { positions, last_seq }) = self.closing.run_until_cancelled(known).await.flatten()
+        else {
             return;
         };
+        let replication_wait = self.config.replication_wait();
         let (lanes, offers) = Lanes::new(partitions);
         let lanes = Arc::new(lanes);
         let mut workers = JoinSet::new();
@@ -101,7 +104,12 @@ impl Publishing {
             let publisher = Publisher {
                 topic: topic.clone(),
                 partition,
-                lanes: partitions,
+                start: Start {
+                    now: Utc::now(),
+                    lanes: partitions,
+                    last_seq,
+                    is_replicated: !replication_wait.is_zero(),
+                },
                 offers,
                 removals: removals.clone(),
                 lock: leadership.lock.clone(),
@@ -117,7 +125,9 @@ impl Publishing {
                 health: self.health.clone(),
                 metrics: self.metrics.clone(),
                 closing: self.closing.clone(),
-                linger_until: None,
+                transaction_wait: self.config.kafka_transaction_wait,
+                replication_wait,
+                state: publisher::State::default(),
             };
             workers.spawn(publisher.run());
         }

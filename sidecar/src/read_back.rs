@@ -15,25 +15,20 @@ pub struct OnRecord {
     pub event_type: EventType,
 }
 
-/// Other producers' records are passed over.
+/// Passes over other producers' records.
 pub fn events(records: &[RecordAndOffset]) -> Found {
-    let mut found = Found::default();
-    for RecordAndOffset { record, offset } in records {
-        if let Some(OnRecord { task_id, version, id, .. }) = event(record) {
-            found.ids.push(id);
-            let on_topic = OnTopic { version, offset: *offset, time: record.timestamp };
-            let newest = found.newest.entry(task_id).or_insert(on_topic);
-            if version > newest.version {
-                *newest = on_topic;
-            }
-        }
-    }
-    found
+    let event = |RecordAndOffset { record, offset }: &RecordAndOffset| {
+        let OnRecord { task_id, version, id, .. } = event(record)?;
+        let time = header(record, "ce_time").and_then(|time| time.parse().ok());
+        let time = time.unwrap_or(record.timestamp);
+        Some((task_id, OnTopic { id, version, offset: *offset, time }))
+    };
+    records.iter().filter_map(event).collect()
 }
 
 /// The event of a record, or none if another producer has written it.
 pub fn event(record: &Record) -> Option<OnRecord> {
-    let header = |name| std::str::from_utf8(record.headers.get(name)?).ok();
+    let header = |name| header(record, name);
     Some(OnRecord {
         task_id: Uuid::try_parse(header("ce_subject")?).ok()?,
         version: header("ce_sequence")?.parse().ok().filter(|version| *version > 0)?,
@@ -42,9 +37,13 @@ pub fn event(record: &Record) -> Option<OnRecord> {
     })
 }
 
+fn header<'a>(record: &'a Record, name: &str) -> Option<&'a str> {
+    std::str::from_utf8(record.headers.get(name)?).ok()
+}
+
 #[cfg(test)]
 mod tests {
-    use std::collections::{BTreeMap, HashMap, HashSet};
+    use std::collections::BTreeMap;
 
     use contract::{Event, timestamp};
     use proptest::prelude::*;
@@ -61,6 +60,7 @@ mod tests {
             event_type: EventType::TaskUpdated,
             task_id: Uuid::from_u128(task),
             version,
+            previous_id: None,
             time,
             traceparent: None,
             cache_stale: false,
@@ -68,17 +68,18 @@ mod tests {
         };
         let foreign = Record { key: None, value: None, headers: [].into(), timestamp: timestamp::now() };
         let records = [
-            record::of_event(&event(1, 1)),
+            record::of_event(&event(1, 1), time),
             foreign,
-            record::of_event(&event(1, 2)),
-            record::of_event(&event(2, 7)),
+            record::of_event(&event(1, 2), time),
+            record::of_event(&event(2, 7), time),
         ];
         let records: Vec<_> =
             (0..).zip(records).map(|(offset, record)| RecordAndOffset { record, offset }).collect();
-        let found = events(&records);
-        assert_eq!(found.ids, [(1, 1), (1, 2), (2, 7)].map(|(task, version)| event(task, version).id));
-        let newest = |task, version, offset| (Uuid::from_u128(task), OnTopic { version, offset, time });
-        assert_eq!(found.newest, HashMap::from([newest(1, 2, 2), newest(2, 7, 3)]));
+        let on_topic = |task, version, offset| {
+            let Event { id, task_id, .. } = event(task, version);
+            (task_id, OnTopic { id, version, offset, time })
+        };
+        assert_eq!(events(&records), [on_topic(1, 1, 0), on_topic(1, 2, 2), on_topic(2, 7, 3)]);
     }
 
     fn events_of_a_partition() -> impl Strategy<Value = Vec<Event>> {
@@ -87,6 +88,7 @@ mod tests {
             event_type: EventType::TaskUpdated,
             task_id: Uuid::from_u128(task),
             version,
+            previous_id: None,
             time: timestamp::now(),
             traceparent: None,
             cache_stale: false,
@@ -107,21 +109,17 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_published_is_found(events in events_of_a_partition(), first in 0..i64::MAX / 2) {
+            let now = timestamp::now();
             let records: Vec<_> = (first..)
                 .zip(&events)
-                .map(|(offset, event)| RecordAndOffset { record: record::of_event(event), offset })
+                .map(|(offset, event)| RecordAndOffset { record: record::of_event(event, now), offset })
                 .collect();
-            let found = super::events(&records);
-            let ids: Vec<_> = events.iter().map(|event| event.id).collect();
-            prop_assert_eq!(&found.ids, &ids);
-            let tasks: HashSet<_> = events.iter().map(|event| event.task_id).collect();
-            prop_assert_eq!(tasks.len(), found.newest.len());
-            for (task_id, newest) in found.newest {
-                let of_task = events.iter().filter(|event| event.task_id == task_id);
-                prop_assert_eq!(of_task.map(|event| event.version).max(), Some(newest.version));
-                let event = &events[(newest.offset - first) as usize];
-                prop_assert_eq!((event.task_id, event.version), (task_id, newest.version));
-            }
+            let on_topic = |(offset, event): (i64, &Event)| {
+                let Event { id, task_id, version, time, .. } = *event;
+                (task_id, OnTopic { id, version, offset, time })
+            };
+            let expected: Found = (first..).zip(&events).map(on_topic).collect();
+            prop_assert_eq!(super::events(&records), expected);
         }
 
         #[test]
@@ -129,7 +127,7 @@ mod tests {
             let complete = ["ce_subject", "ce_id", "ce_sequence"].iter().all(|name| headers.contains_key(*name));
             let record = Record { key: None, value: None, headers, timestamp: timestamp::now() };
             let found = super::events(&[RecordAndOffset { record, offset: 0 }]);
-            prop_assert!(found.ids.len() <= usize::from(complete));
+            prop_assert!(found.len() <= usize::from(complete));
         }
     }
 }

@@ -4,12 +4,20 @@
 
 use std::collections::BTreeMap;
 
-use contract::{Event, SOURCE, timestamp};
+use chrono::{DateTime, TimeDelta, Utc};
+use contract::{Event, SOURCE};
 use rskafka::record::Record;
 use uuid::Uuid;
 
-/// Key: the task id as text. Timestamp: when the change happened.
-pub fn of_event(event: &Event) -> Record {
+/// How far a record's timestamp may be from the time of its publication. Brokers refuse timestamps
+/// that are too far ahead (`message.timestamp.after.max.ms`, one hour by default), and retention
+/// deletes records by their timestamps. `ce_time` has the time of the change in any case.
+const AHEAD_MAX: TimeDelta = TimeDelta::seconds(10);
+const BEHIND_MAX: TimeDelta = TimeDelta::minutes(10);
+
+/// Key: the task id as text. Timestamp: when the change happened, if that is near `now`, which is the
+/// time of publication; otherwise `now`.
+pub fn of_event(event: &Event, now: DateTime<Utc>) -> Record {
     let [task_id, event_id] = [event.task_id, event.id].map(text);
     // In the order of their names, in which the map keeps them.
     let mut headers: BTreeMap<String, Vec<u8>> = [
@@ -19,7 +27,7 @@ pub fn of_event(event: &Event) -> Record {
         ("ce_source", SOURCE.into()),
         ("ce_specversion", "1.0".into()),
         ("ce_subject", task_id.clone()),
-        ("ce_time", timestamp::to_text(&event.time).into_bytes()),
+        ("ce_time", contract::timestamp::to_text(&event.time).into_bytes()),
         ("ce_type", event.event_type.as_str().into()),
         ("content-type", "application/json".into()),
     ]
@@ -33,10 +41,36 @@ pub fn of_event(event: &Event) -> Record {
         key: Some(task_id),
         value: Some(event.payload.get().as_bytes().to_vec()),
         headers,
-        timestamp: event.time,
+        timestamp: timestamp(event.time, now),
     }
+}
+
+fn timestamp(changed_at: DateTime<Utc>, now: DateTime<Utc>) -> DateTime<Utc> {
+    let is_near = (now - BEHIND_MAX..=now + AHEAD_MAX).contains(&changed_at);
+    if is_near { changed_at } else { now }
 }
 
 fn text(id: Uuid) -> Vec<u8> {
     id.as_hyphenated().encode_lower(&mut Uuid::encode_buffer()).as_bytes().to_vec()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_timestamp_is_never_far_from_the_publication() {
+        let now = DateTime::UNIX_EPOCH + TimeDelta::days(20_000);
+        for (changed_at, expected) in [
+            (now, now),
+            (now - BEHIND_MAX, now - BEHIND_MAX),
+            (now - BEHIND_MAX - TimeDelta::milliseconds(1), now),
+            (now + AHEAD_MAX, now + AHEAD_MAX),
+            (now + TimeDelta::hours(2), now),
+            (DateTime::<Utc>::MIN_UTC, now),
+            (DateTime::<Utc>::MAX_UTC, now),
+        ] {
+            assert_eq!(timestamp(changed_at, now), expected, "{changed_at}");
+        }
+    }
 }

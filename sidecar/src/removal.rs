@@ -1,6 +1,8 @@
 //! Removes the rows of acknowledged events, many lanes' acks with one statement.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use tokio::sync::mpsc;
@@ -19,18 +21,25 @@ const ROWS_MAX: usize = 5_000;
 /// The wait before a failed removal is repeated; it is repeated until it succeeds.
 const RETRY_INTERVAL: Duration = Duration::from_millis(500);
 
-/// What a lane has published, and the lane's partition.
-pub type Ack = (u32, Published);
+/// What a lane has published.
+pub struct Ack {
+    pub partition: u32,
+    pub published: Published,
+    /// Counts the lane's acks whose rows are removed.
+    pub removed: Arc<AtomicU64>,
+}
 
 /// Runs until every lane has gone and all is removed.
 pub async fn run(outbox: Outbox, topic: String, health: Health, mut acks: mpsc::Receiver<Ack>) {
-    while let Some((partition, Published { mut ids, next_offset })) = acks.recv().await {
-        let mut positions = BTreeMap::from([(partition, next_offset)]);
-        while ids.len() < ROWS_MAX
-            && let Ok((partition, more)) = acks.try_recv()
-        {
-            ids.extend(more.ids);
-            positions.insert(partition, more.next_offset);
+    while let Some(first) = acks.recv().await {
+        let (mut ids, mut positions) = (Vec::new(), BTreeMap::new());
+        let mut counters = Vec::new();
+        let mut next = Some(first);
+        while let Some(Ack { partition, published, removed }) = next {
+            ids.extend(published.ids);
+            positions.insert(partition, published.next_offset);
+            counters.push(removed);
+            next = if ids.len() < ROWS_MAX { acks.try_recv().ok() } else { None };
         }
         loop {
             let result = outbox.remove(&topic, &ids, &positions).await;
@@ -40,6 +49,9 @@ pub async fn run(outbox: Outbox, topic: String, health: Health, mut acks: mpsc::
                     if is_news {
                         info!("published events are removed from the outbox again");
                     }
+                    counters.iter().for_each(|removed| {
+                        removed.fetch_add(1, Ordering::Release);
+                    });
                     break;
                 }
                 Err(error) => {

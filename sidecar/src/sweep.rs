@@ -146,7 +146,7 @@ impl Sweep {
     /// Offers a row to its lane, unless that is `stuck`, or turns out to be.
     async fn offer(
         &self,
-        Unpublished { event, oldest }: Unpublished,
+        Unpublished { event, oldest, seq }: Unpublished,
         places: &Places,
         stuck: &mut HashSet<u32>,
     ) {
@@ -157,7 +157,7 @@ impl Sweep {
         match places.take(lane, event_bytes(&event)).await {
             Some(place) => {
                 let companion = Companion { hold: Some(place), receipt: None };
-                self.lanes.offer(lane, Offered { event, oldest, companion });
+                self.lanes.offer(lane, Offered { event, oldest, seq: Some(seq), companion });
             }
             None => {
                 stuck.insert(lane);

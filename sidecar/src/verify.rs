@@ -93,11 +93,14 @@ async fn read_to_the_end(readings: &mut [Reading], ledger: &mut Ledger) -> Resul
                     "partition {index} is compressed with zstd and cannot be read: what is written from now on can, \
                      if the topic gets another compression.type, such as producer or lz4"
                 ),
-                Read::Nothing { .. } => {
-                    ledger.foreign += 1;
-                    *next_offset += 1;
+                Read::Skipped { next_offset: next, .. } => {
+                    ledger.foreign += (next - *next_offset) as u64;
+                    *next_offset = next;
                 }
-                Read::Records(records, _) => {
+                Read::OpenTransaction { .. } => {
+                    bail!("partition {index} has an open transaction at offset {next_offset}")
+                }
+                Read::Records { records, .. } => {
                     for record in &records {
                         match read_back::event(&record.record) {
                             Some(event) => {

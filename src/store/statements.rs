@@ -324,6 +324,7 @@ fn written_event(
         return Ok(None);
     };
     let time: String = get(row, "time")?;
+    let previous_id: Option<String> = get(row, "previous_id")?;
     let broken =
         |error: &dyn std::fmt::Display| StoreError::Refused(anyhow!("an event that cannot be read: {error}"));
     Ok(Some(Event {
@@ -331,6 +332,7 @@ fn written_event(
         event_type,
         task_id,
         version: u64::try_from(version).map_err(|error| broken(&error))?,
+        previous_id: previous_id.and_then(|id| Uuid::try_parse(&id).ok()),
         time: time.parse::<DateTime<Utc>>().map_err(|error| broken(&error))?,
         traceparent,
         cache_stale: false,

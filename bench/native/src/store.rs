@@ -111,6 +111,7 @@ impl Store {
                 event_type: EventType::TaskUpdated,
                 task_id: id,
                 version: u64::try_from(version)?,
+                previous_id: row.get::<_, Option<&str>>("previous_id").map(str::parse).transpose()?,
                 time: row.get::<_, &str>("time").parse::<DateTime<Utc>>()?,
                 traceparent: None,
                 cache_stale: false,

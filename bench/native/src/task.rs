@@ -59,6 +59,7 @@ pub fn create(new: NewTask) -> (Task, Event) {
         event_type,
         task_id: task.id,
         version: 1,
+        previous_id: None,
         time: now,
         traceparent: None,
         cache_stale: false,

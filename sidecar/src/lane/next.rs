@@ -15,8 +15,9 @@ pub enum Next {
     Publish,
     /// Park this event: it stays in the outbox, and its task's later ones behind it.
     Park(Refused),
-    /// Let these rows go: their events are published, though nobody has seen them on the partition.
-    Remove(Published),
+    /// Wait until something new is offered, and ask for the partition's end when that takes too long:
+    /// the queued events may be appended although they cannot be read.
+    Prove,
     /// Wait until something is offered.
     Idle,
 }
@@ -25,7 +26,7 @@ pub enum Next {
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]
 pub struct Gap {
     pub task_id: Uuid,
-    /// The newest version that is queued or published as far as the lane remembers, or 0.
+    /// The last version that is queued, or 0.
     pub after: u64,
     /// The newest version that is held.
     pub up_to: u64,

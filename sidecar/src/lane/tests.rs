@@ -8,12 +8,45 @@ use super::*;
 const START: DateTime<Utc> = DateTime::UNIX_EPOCH;
 const LIMITS: BatchLimits = BatchLimits { events_max: 3, bytes_max: 1_000_000 };
 
+fn event_id(task: u128, version: u64) -> Uuid {
+    Uuid::from_u128((task << 32) + u128::from(version))
+}
+
+/// An event of the history that goes on after a restore: its version may have been used before.
+fn anew(task: u128, version: u64, previous_id: Uuid) -> Event {
+    let id = Uuid::from_u128((1 << 127) + (task << 32) + u128::from(version));
+    Event { id, previous_id: Some(previous_id), ..event(task, version) }
+}
+
+fn start(is_replicated: bool) -> Start {
+    Start { now: START, lanes: 1, last_seq: 0, is_replicated }
+}
+
+/// A row of the outbox, as the poller offers it.
+fn row(event: Event, oldest: bool) -> Offered {
+    Offered { event, oldest, seq: Some(0), companion: Companion::default() }
+}
+
+fn push(event: Event) -> Offered {
+    Offered { event, oldest: false, seq: None, companion: Companion::default() }
+}
+
+fn rows(events: Vec<Event>) -> Vec<(Event, i64)> {
+    events.into_iter().map(|event| (event, 0)).collect()
+}
+
+fn found(task: u128, version: u64, offset: i64) -> (Uuid, OnTopic) {
+    let Event { id, task_id, time, .. } = event(task, version);
+    (task_id, OnTopic { id, version, offset, time })
+}
+
 pub(super) fn event(task: u128, version: u64) -> Event {
     Event {
-        id: Uuid::from_u128((task << 32) + u128::from(version)),
+        id: event_id(task, version),
         event_type: if version == 1 { EventType::TaskCreated } else { EventType::TaskUpdated },
         task_id: Uuid::from_u128(task),
         version,
+        previous_id: (version > 1).then(|| event_id(task, version - 1)),
         time: START + TimeDelta::seconds(100),
         traceparent: None,
         cache_stale: false,
@@ -22,12 +55,12 @@ pub(super) fn event(task: u128, version: u64) -> Event {
 }
 
 fn offer(lane: &mut Lane, task: u128, version: u64) -> Offer {
-    lane.offer(Offered { event: event(task, version), oldest: false, companion: Companion::default() })
+    lane.offer(push(event(task, version)))
 }
 
 /// A lane that knows its partition, which is empty.
 fn connected() -> Lane {
-    let mut lane = Lane::new(START, 1);
+    let mut lane = Lane::new(start(false));
     assert_eq!(lane.next(LIMITS), Next::Connect { from: None });
     lane.connected(0, 0);
     lane
@@ -88,8 +121,8 @@ fn a_version_ahead_of_its_turn_waits_for_the_backlog() {
     offer(&mut lane, 1, 1);
     assert_eq!(offer(&mut lane, 1, 3), Offer::Held);
     let gap = gap(&mut lane);
-    assert_eq!(gap, Gap { task_id: Uuid::from_u128(1), after: 1, up_to: 3 });
-    lane.fill(gap, vec![event(1, 2), event(1, 3)]);
+    assert_eq!(gap, Gap { task_id: Uuid::from_u128(1), after: 0, up_to: 3 });
+    lane.fill(gap, rows(vec![event(1, 2), event(1, 3)]));
     assert_eq!(published(&mut lane), [(1, 1), (1, 2), (1, 3)]);
     assert_eq!((lane.next(LIMITS), lane.pending()), (Next::Idle, 0));
 }
@@ -99,13 +132,12 @@ fn a_creation_from_before_the_start_may_be_published_and_is_looked_up() {
     let mut lane = connected();
     for task in [1, 2] {
         let event = Event { time: START, ..event(task, 1) };
-        let late = Offered { event, oldest: false, companion: Companion::default() };
-        assert_eq!(lane.offer(late), Offer::Held);
+        assert_eq!(lane.offer(push(event)), Offer::Held);
     }
     let first = gap(&mut lane);
-    lane.fill(first, vec![event(1, 1)]);
+    lane.fill(first, rows(vec![event(1, 1)]));
     let second = gap(&mut lane);
-    lane.fill(second, vec![]);
+    lane.fill(second, rows(vec![]));
     assert_eq!(published(&mut lane), [(1, 1)]);
     assert_eq!(lane.pending(), 0);
 }
@@ -115,20 +147,19 @@ fn what_the_outbox_no_longer_has_is_published() {
     let mut lane = connected();
     assert_eq!(offer(&mut lane, 1, 5), Offer::Held);
     let five = gap(&mut lane);
-    lane.fill(five, vec![event(1, 5)]);
+    lane.fill(five, rows(vec![event(1, 5)]));
     assert_eq!(published(&mut lane), [(1, 5)]);
 
     assert_eq!(offer(&mut lane, 2, 5), Offer::Held);
     let five = gap(&mut lane);
-    lane.fill(five, vec![]);
+    lane.fill(five, rows(vec![]));
     assert_eq!(lane.pending(), 0);
 }
 
 #[test]
 fn a_row_seen_as_its_tasks_oldest_needs_no_second_look() {
     let mut lane = connected();
-    let oldest = Offered { event: event(1, 7), oldest: true, companion: Companion::default() };
-    assert_eq!(lane.offer(oldest), Offer::Queued);
+    assert_eq!(lane.offer(row(event(1, 7), true)), Offer::Queued);
     assert_eq!(offer(&mut lane, 1, 8), Offer::Queued);
     assert_eq!(published(&mut lane), [(1, 7), (1, 8)]);
 }
@@ -153,7 +184,7 @@ fn who_waits_is_told_the_offset_whichever_way_the_event_came() {
     let wait = |lane: &mut Lane| {
         let (sender, receiver) = oneshot::channel();
         let companion = Companion { hold: None, receipt: Some(sender) };
-        lane.offer(Offered { event: event(1, 1), oldest: false, companion });
+        lane.offer(Offered { companion, ..push(event(1, 1)) });
         receiver
     };
     offer(&mut lane, 1, 1); // the sweep was faster
@@ -173,8 +204,8 @@ fn who_waits_with_a_held_event_is_told_when_the_sweep_brings_it() {
     let (sender, mut receiver) = oneshot::channel();
     let companion = Companion { hold: None, receipt: Some(sender) };
     let late = Event { time: START, ..event(1, 1) };
-    assert_eq!(lane.offer(Offered { event: late.clone(), oldest: false, companion }), Offer::Held);
-    lane.offer(Offered { event: late, oldest: true, companion: Companion::default() });
+    assert_eq!(lane.offer(Offered { companion, ..push(late.clone()) }), Offer::Held);
+    lane.offer(row(late, true));
     assert_eq!(published(&mut lane), [(1, 1)]);
     assert_eq!(receiver.try_recv(), Ok(0));
 }
@@ -189,10 +220,8 @@ fn what_is_read_back_is_not_published_again() {
     lane.failed();
     lane.connected(0, 2);
     assert_eq!(lane.next(LIMITS), Next::Read { from: 0 });
-    let newest =
-        HashMap::from([(Uuid::from_u128(1), OnTopic { version: 2, offset: 1, time: event(1, 2).time })]);
     let ids = vec![event(1, 1).id, event(1, 2).id];
-    let read = lane.read(Found { ids: ids.clone(), newest }, 2, 2);
+    let read = lane.read(&vec![found(1, 1, 0), found(1, 2, 1)], 2, 2);
     assert_eq!(read, Published { ids, next_offset: 2 });
     assert_eq!(published(&mut lane), [(1, 3), (2, 1)]);
     assert_eq!(offer(&mut lane, 1, 2), Offer::Duplicate);
@@ -200,9 +229,9 @@ fn what_is_read_back_is_not_published_again() {
 
 #[test]
 fn reading_back_goes_on_where_a_failure_ended_it() {
-    let mut lane = Lane::new(START, 1);
+    let mut lane = Lane::new(start(false));
     lane.connected(5, 9);
-    lane.read(Found::default(), 7, 9);
+    lane.read(&Found::new(), 7, 9);
     lane.failed();
     assert_eq!(lane.next(LIMITS), Next::Connect { from: Some(7) });
 }
@@ -210,85 +239,175 @@ fn reading_back_goes_on_where_a_failure_ended_it() {
 #[test]
 fn a_position_that_is_gone_is_where_the_partition_begins() {
     for (position, earliest, end) in [(5, 7, 9), (50, 0, 3)] {
-        let mut lane = Lane::new(START, 1);
+        let mut lane = Lane::new(start(false));
         lane.connected(position, end);
         assert_eq!(lane.next(LIMITS), Next::Read { from: position });
         lane.gone(earliest);
         assert_eq!(lane.next(LIMITS), Next::Read { from: earliest });
-        lane.read(Found::default(), end, end);
+        lane.read(&Found::new(), end, end);
         assert_eq!(lane.next(LIMITS), Next::Idle);
     }
 }
 
 #[test]
-fn a_version_that_is_made_anew_after_a_restore_is_published() {
+fn a_version_made_anew_after_a_restore_is_published() {
     let mut lane = connected();
     for version in 1..=3 {
         offer(&mut lane, 1, version);
     }
     published(&mut lane);
-    let again = |version| Event { time: START + TimeDelta::seconds(200), ..event(1, version) };
-    let sweep = |lane: &mut Lane, version, oldest| {
-        lane.offer(Offered { event: again(version), oldest, companion: Companion::default() })
-    };
-    assert_eq!(sweep(&mut lane, 2, true), Offer::Held);
-    assert_eq!(sweep(&mut lane, 3, false), Offer::Held);
-    let anew = gap(&mut lane);
-    lane.fill(anew, vec![again(2), again(3)]);
+    // The database has lost versions 2 and 3.
+    let second = anew(1, 2, event_id(1, 1));
+    let third = anew(1, 3, second.id);
+    assert_eq!(lane.offer(row(second.clone(), true)), Offer::Held);
+    assert_eq!(lane.offer(row(third.clone(), false)), Offer::Held);
+    let gap = gap(&mut lane);
+    assert_eq!((gap.after, gap.up_to), (0, 3));
+    lane.fill(gap, rows(vec![second, third]));
     assert_eq!(published(&mut lane), [(1, 2), (1, 3)]);
 }
 
 #[test]
-fn what_is_made_anew_after_a_restore_is_not_taken_for_what_is_read_back() {
-    let mut lane = Lane::new(START, 1);
+fn a_change_after_a_lost_one_waits_for_its_own_history() {
+    let mut lane = connected();
+    for version in 1..=3 {
+        offer(&mut lane, 1, version);
+    }
+    published(&mut lane);
+    // Versions 3 and 4 are made anew, and only the push of the latter arrives.
+    let third = anew(1, 3, event_id(1, 2));
+    let fourth = anew(1, 4, third.id);
+    assert_eq!(lane.offer(push(fourth.clone())), Offer::Held);
+    let gap = gap(&mut lane);
+    assert_eq!((gap.after, gap.up_to), (0, 4));
+    lane.fill(gap, rows(vec![third, fourth]));
+    assert_eq!(published(&mut lane), [(1, 3), (1, 4)]);
+}
+
+#[test]
+fn a_late_push_of_an_older_version_is_left_to_the_poller() {
+    let mut lane = connected();
+    for version in 1..=3 {
+        offer(&mut lane, 1, version);
+    }
+    published(&mut lane);
+    lane.note_removed(1);
+    assert_eq!(offer(&mut lane, 1, 2), Offer::Duplicate);
+    assert_eq!((lane.next(LIMITS), lane.pending()), (Next::Idle, 0));
+}
+
+#[test]
+fn a_published_event_is_known_until_its_row_is_removed() {
+    let mut lane = connected();
+    for version in 1..=3 {
+        offer(&mut lane, 1, version);
+    }
+    published(&mut lane);
+    assert_eq!(lane.offer(row(event(1, 2), true)), Offer::Duplicate);
+    lane.note_removed(1);
+    // A page that was read before the removal still has it: the outbox decides.
+    assert_eq!(lane.offer(row(event(1, 2), true)), Offer::Held);
+    let gap = gap(&mut lane);
+    lane.fill(gap, rows(vec![]));
+    assert_eq!((lane.next(LIMITS), lane.pending()), (Next::Idle, 0));
+}
+
+#[test]
+fn an_event_made_anew_is_not_taken_for_one_that_is_read_back() {
+    let mut lane = Lane::new(start(false));
     lane.connected(3, 5);
-    let again = Event { time: START + TimeDelta::seconds(200), ..event(1, 4) };
-    let row = |event: &Event| Offered { event: event.clone(), oldest: true, companion: Companion::default() };
-    // The dump had version 3 of both tasks, the partition has 5 of the one and 4 of the other.
-    assert_eq!(lane.offer(row(&again)), Offer::Queued);
-    assert_eq!(lane.offer(row(&event(2, 4))), Offer::Queued);
-    let on_topic = |task, version| {
-        (Uuid::from_u128(task), OnTopic { version, offset: 4, time: event(task, version).time })
-    };
-    let found = Found { ids: vec![event(1, 5).id], newest: HashMap::from([on_topic(1, 5), on_topic(2, 4)]) };
-    assert_eq!(lane.read(found, 5, 5).ids, [event(1, 5).id, event(2, 4).id], "not the one that is made anew");
-    assert_eq!(lane.offer(row(&again)), Offer::Held);
-    let anew = gap(&mut lane);
-    lane.fill(anew, vec![again]);
-    assert_eq!(published(&mut lane), [(1, 4)]);
+    let fourth = anew(1, 4, event_id(1, 3));
+    assert_eq!(lane.offer(row(fourth.clone(), true)), Offer::Queued);
+    assert_eq!(lane.offer(row(event(2, 4), true)), Offer::Queued);
+    let read = lane.read(&vec![found(1, 4, 3), found(2, 4, 4)], 5, 5);
+    assert_eq!(read.ids, [event(1, 4).id, event(2, 4).id]);
+    assert_eq!(lane.batch().len(), 0);
+    assert_eq!(lane.next(LIMITS), Next::Publish);
+    assert_eq!(lane.batch()[0].event.id, fourth.id);
 }
 
 #[test]
-fn rows_that_can_go_are_offered_again_and_again_and_go_once_in_parts() {
-    let mut lane = Lane::new(START, 1);
-    lane.connected(7, 8);
-    let tasks = 1..=(INFERRED_ROWS_MAX as u128 + 1);
-    let time = event(1, 3).time;
-    let on_topic = |task| (Uuid::from_u128(task), OnTopic { version: 3, offset: 7, time });
-    lane.read(Found { ids: Vec::new(), newest: tasks.clone().map(on_topic).collect() }, 8, 8);
-    for task in tasks.clone().chain(tasks) {
-        let row = Offered { event: event(task, 2), oldest: true, companion: Companion::default() };
-        assert_eq!(lane.offer(row), Offer::Duplicate);
-    }
-    let mut removed = Vec::new();
-    while let Next::Remove(Published { ids, .. }) = lane.next(LIMITS) {
-        assert!(ids.len() <= INFERRED_ROWS_MAX);
-        removed.extend(ids);
-    }
-    assert_eq!(removed.len(), INFERRED_ROWS_MAX + 1);
+fn an_idle_lane_stores_how_far_it_has_looked() {
+    let mut lane = connected();
+    assert_eq!(lane.looked(7), Some(Published { ids: Vec::new(), next_offset: 7 }));
+    assert_eq!(lane.looked(8), None, "the last position is not stored yet");
+    lane.note_removed(1);
+    assert_eq!(lane.looked(7), None);
+    offer(&mut lane, 1, 1);
+    assert_eq!(lane.looked(9), None, "an event is waiting");
+}
+
+/// A lane of a replicated partition, with nothing in doubt.
+fn replicated() -> Lane {
+    let mut lane = Lane::new(start(true));
+    lane.connected(0, 0);
+    lane.offer(row(event(9, 1), true));
+    assert_eq!(lane.next(LIMITS), Next::Prove);
+    lane.waived(0);
+    assert_eq!(published(&mut lane), [(9, 1)]);
+    lane
 }
 
 #[test]
-fn a_row_whose_event_is_published_though_nobody_saw_it_goes() {
-    let mut lane = Lane::new(START, 1);
-    lane.connected(7, 8);
-    let newest =
-        HashMap::from([(Uuid::from_u128(1), OnTopic { version: 3, offset: 7, time: event(1, 3).time })]);
-    lane.read(Found { ids: vec![event(1, 3).id], newest }, 8, 8);
-    let row = Offered { event: event(1, 2), oldest: true, companion: Companion::default() };
-    assert_eq!(lane.offer(row), Offer::Duplicate);
-    assert_eq!(lane.next(LIMITS), Next::Remove(Published { ids: vec![event(1, 2).id], next_offset: 8 }));
-    assert_eq!(lane.next(LIMITS), Next::Idle);
+fn a_batch_of_unknown_fate_waits_for_a_new_event() {
+    let mut lane = replicated();
+    offer(&mut lane, 1, 1);
+    batch(&mut lane);
+    lane.failed();
+    lane.connected(1, 1);
+    assert_eq!(lane.next(LIMITS), Next::Prove);
+    // Version 2 of the same task may not go before version 1.
+    offer(&mut lane, 1, 2);
+    assert_eq!(lane.next(LIMITS), Next::Prove);
+    offer(&mut lane, 2, 1);
+    assert_eq!(batch(&mut lane), [(2, 1)]);
+    // One record was appended before it that nobody could read.
+    let acked = lane.acked(&[2]);
+    assert_eq!(acked, Published { ids: vec![event_id(2, 1)], next_offset: 1 });
+    assert_eq!(lane.next(LIMITS), Next::Read { from: 1 });
+    lane.read(&vec![found(1, 1, 1), found(2, 1, 2)], 3, 3);
+    assert_eq!(published(&mut lane), [(1, 2)]);
+}
+
+#[test]
+fn a_batch_that_was_not_appended_goes_after_the_proof() {
+    let mut lane = replicated();
+    offer(&mut lane, 1, 1);
+    batch(&mut lane);
+    lane.failed();
+    lane.connected(1, 1);
+    offer(&mut lane, 2, 1);
+    assert_eq!(batch(&mut lane), [(2, 1)]);
+    assert_eq!(lane.acked(&[1]).next_offset, 2);
+    assert_eq!(published(&mut lane), [(1, 1)]);
+}
+
+#[test]
+fn rows_from_before_the_term_wait_for_one_committed_after() {
+    let mut lane = Lane::new(Start { last_seq: 5, ..start(true) });
+    lane.connected(0, 0);
+    let numbered = |event, seq| Offered { seq: Some(seq), ..row(event, true) };
+    lane.offer(numbered(event(1, 1), 5));
+    lane.offer(push(event(2, 1)));
+    assert_eq!(lane.next(LIMITS), Next::Prove, "a push may be old");
+    lane.offer(numbered(event(2, 1), 6));
+    assert_eq!(batch(&mut lane), [(2, 1)]);
+    lane.acked(&[0]);
+    assert_eq!(published(&mut lane), [(1, 1)]);
+}
+
+#[test]
+fn without_a_new_event_the_wait_ends_with_a_last_look() {
+    let mut lane = replicated();
+    offer(&mut lane, 1, 1);
+    batch(&mut lane);
+    lane.failed();
+    lane.connected(1, 1);
+    assert_eq!(lane.next(LIMITS), Next::Prove);
+    lane.waived(2);
+    assert_eq!(lane.next(LIMITS), Next::Read { from: 1 });
+    lane.read(&vec![found(1, 1, 1)], 2, 2);
+    assert_eq!((lane.next(LIMITS), lane.pending()), (Next::Idle, 0));
 }
 
 #[test]
@@ -315,11 +434,10 @@ fn a_refused_event_is_found_and_parked_with_what_waits_behind_it() {
     // The next change of the task finds nothing in the outbox that may go.
     assert_eq!(offer(&mut lane, 2, 3), Offer::Held);
     let behind = gap(&mut lane);
-    lane.fill(behind, vec![]);
+    lane.fill(behind, rows(vec![]));
     assert_eq!((lane.next(LIMITS), lane.pending()), (Next::Idle, 0));
     // When it is retried the sweep finds it as its task's oldest.
-    let retried = Offered { event: event(2, 1), oldest: true, companion: Companion::default() };
-    assert_eq!(lane.offer(retried), Offer::Queued);
+    assert_eq!(lane.offer(row(event(2, 1), true)), Offer::Queued);
     assert_eq!(published(&mut lane), [(2, 1)]);
 }
 

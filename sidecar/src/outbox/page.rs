@@ -28,6 +28,8 @@ pub struct Unpublished {
     pub event: Event,
     /// No older event of the task was in the outbox when it was read.
     pub oldest: bool,
+    /// Numbers grow in the order in which rows are inserted.
+    pub seq: i64,
 }
 
 /// A row that is no event: somebody else has written it, or changed it.
@@ -71,5 +73,5 @@ impl Page {
 }
 
 fn unpublished(row: &Row) -> Result<Unpublished> {
-    Ok(Unpublished { event: event(row)?, oldest: row.try_get(7)? })
+    Ok(Unpublished { event: event(row)?, seq: row.try_get(8)?, oldest: row.try_get(9)? })
 }

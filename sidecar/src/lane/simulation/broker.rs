@@ -7,8 +7,7 @@ use super::world::Id;
 /// An event on the partition, forever: retention moves `earliest` and takes nothing out of sight of the check.
 #[derive(Clone, Debug)]
 pub struct Record {
-    pub task: u128,
-    pub version: u64,
+    pub id: Id,
     /// The event may be there twice: its sender had given up on the request when it took effect, or could
     /// not know any more what was there.
     pub excuse: bool,
@@ -35,17 +34,22 @@ pub struct Broker {
     pub log: Vec<Record>,
     /// Where retention has the log begin.
     pub earliest: usize,
+    /// Records after this many are appended and not replicated: nobody can read them.
+    pub high_watermark: usize,
+    /// Without followers every record is replicated as soon as it is appended.
+    pub has_followers: bool,
     pub requests: Vec<Request>,
     /// Events that it refuses.
     pub poison: BTreeSet<Id>,
-    /// Events of which retention has removed an occurrence that no reading back can find any more.
-    pub forgotten: BTreeSet<Id>,
-    numbers: u64,
+    /// Events with an occurrence that no reading back can find: retention has removed it, or it was
+    /// not replicated for longer than anybody waits.
+    pub hidden: BTreeSet<Id>,
+    pub numbers: u64,
 }
 
 impl Broker {
     pub fn end(&self) -> i64 {
-        self.log.len() as i64
+        self.high_watermark as i64
     }
 
     pub fn send(&mut self, batch: Vec<Id>) -> u64 {
@@ -66,16 +70,27 @@ impl Broker {
         }
         let first = self.log.len() as i64;
         *answer = Some(Answer::Offsets((first..).take(batch.len()).collect()));
-        self.log.extend(batch.iter().map(|(task, version)| Record {
-            task: *task,
-            version: *version,
-            excuse: *is_given_up || self.forgotten.contains(&(*task, *version)),
-        }));
+        self.log.extend(
+            batch.iter().map(|id| Record { id: *id, excuse: *is_given_up || self.hidden.contains(id) }),
+        );
+        if !self.has_followers {
+            self.replicate();
+        }
     }
 
-    /// The answer to a request, once there is one.
+    /// The followers have everything.
+    pub fn replicate(&mut self) {
+        self.high_watermark = self.log.len();
+    }
+
+    /// The answer to a request, once there is one and every record up to its own is replicated.
     pub fn answer(&mut self, number: u64) -> Option<Answer> {
         let index = self.requests.iter().position(|request| request.number == number)?;
+        if let Some(Answer::Offsets(offsets)) = &self.requests[index].answer
+            && offsets.last().is_some_and(|last| *last >= self.high_watermark as i64)
+        {
+            return None;
+        }
         let answer = self.requests[index].answer.take()?;
         self.requests.remove(index);
         Some(answer)
@@ -89,10 +104,15 @@ impl Broker {
         self.requests.retain(|request| !request.is_given_up || request.answer.is_none());
     }
 
+    /// Somebody has waited in vain for the followers.
+    pub fn hide_unreplicated(&mut self) {
+        self.hidden.extend(self.log[self.high_watermark..].iter().map(|record| record.id));
+    }
+
     /// Retention removes what stands before `earliest`.
     pub fn forget(&mut self, earliest: usize) {
         let gone = &self.log[self.earliest..earliest];
-        self.forgotten.extend(gone.iter().map(|record| (record.task, record.version)));
+        self.hidden.extend(gone.iter().map(|record| record.id));
         self.earliest = earliest;
     }
 }

@@ -2,9 +2,7 @@
 
 use std::collections::VecDeque;
 
-use chrono::{DateTime, Utc};
-
-use crate::lane::{Gap, Lane, Next, Published};
+use crate::lane::{Gap, Lane, Next, Published, Start};
 
 use super::world::{Id, LIMITS, Row, id};
 
@@ -20,12 +18,13 @@ pub enum Effect {
     /// With what the outbox answered, however old that is when it arrives.
     Load {
         gap: Gap,
-        rows: Vec<Id>,
+        rows: Vec<(Id, i64)>,
     },
     Produce {
         number: u64,
         batch: Vec<Id>,
     },
+    Prove,
     Park {
         id: Id,
     },
@@ -36,6 +35,8 @@ pub struct Term {
     pub lane: Lane,
     pub effect: Option<Effect>,
     pub removals: VecDeque<Published>,
+    /// Removals that are done, as far as the sidecar knows.
+    pub removed: u64,
     /// As it was stored when the term began.
     pub position: Option<i64>,
     /// The rest of a page that the sweep has read.
@@ -45,11 +46,12 @@ pub struct Term {
 }
 
 impl Term {
-    pub fn new(start: DateTime<Utc>, position: Option<i64>) -> Term {
+    pub fn new(start: Start, position: Option<i64>) -> Term {
         Term {
-            lane: Lane::new(start, 1),
+            lane: Lane::new(start),
             effect: None,
             removals: VecDeque::new(),
+            removed: 0,
             position,
             page: VecDeque::new(),
             behind: Vec::new(),
@@ -69,6 +71,7 @@ impl Term {
     }
 
     pub fn next(&mut self) -> Next {
+        self.lane.note_removed(self.removed);
         self.lane.next(LIMITS)
     }
 }

@@ -2,24 +2,53 @@
 
 mod publisher; // what a lane wants done, done or not
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use chrono::{DateTime, TimeDelta, Utc};
 use contract::Event;
 use tokio::sync::oneshot;
+use uuid::Uuid;
 
 use super::Safeguard;
 use super::broker::Broker;
 use super::sidecar::{Effect, Term};
 use crate::lane::tests::event;
-use crate::lane::{BatchLimits, Published};
+use crate::lane::{BatchLimits, Published, Start};
 use crate::offered::{Companion, Offered};
 
-/// Task and version: one event.
-pub type Id = (u128, u64);
+/// One event. After each restore of the database its history goes on in another branch.
+#[derive(Clone, Copy, Debug, Eq, Ord, PartialEq, PartialOrd)]
+pub struct Id {
+    pub task: u128,
+    pub version: u64,
+    pub branch: u64,
+}
 
-/// A row as the sweep saw it, and whether it was then its task's oldest.
-pub type Row = (Id, bool);
+pub struct Commit {
+    /// In steps.
+    pub at: i64,
+    /// The task's event before this one.
+    pub previous: Option<Id>,
+}
+
+/// A row as the sweep saw it, with its number, and whether it was then its task's oldest.
+pub type Row = (Id, i64, bool);
+
+/// What the database holds.
+#[derive(Clone, Default)]
+struct Database {
+    /// The last event of each task.
+    tasks: BTreeMap<u128, Id>,
+    outbox: BTreeMap<Id, OutboxRow>,
+    last_seq: i64,
+    position: Option<i64>,
+}
+
+#[derive(Clone, Debug)]
+struct OutboxRow {
+    seq: i64,
+    is_parked: bool,
+}
 
 const TASKS: u128 = 5;
 const SIDECARS: usize = 2;
@@ -27,11 +56,13 @@ pub const LIMITS: BatchLimits = BatchLimits { events_max: 4, bytes_max: 1_000_00
 
 pub struct World {
     pub broker: Broker,
-    /// When each was committed, in steps.
-    pub committed: BTreeMap<Id, i64>,
+    pub committed: BTreeMap<Id, Commit>,
+    /// Events that the database has lost. They may be on the topic.
+    pub lost: BTreeSet<Id>,
     now: i64,
-    outbox: BTreeMap<Id, bool>, // parked?
-    position: Option<i64>,
+    branch: u64,
+    database: Database,
+    backup: Option<Database>,
     /// Removals that outlive the sidecars that asked for them.
     orphans: Vec<Published>,
     /// Forwards under way: the component has sent them once, and they arrive when they like.
@@ -47,11 +78,13 @@ pub struct World {
 impl World {
     pub fn new(seed: u64, without: Option<Safeguard>, is_traced: bool) -> World {
         World {
-            broker: Broker::default(),
+            broker: Broker { has_followers: seed.is_multiple_of(2), ..Broker::default() },
             committed: BTreeMap::new(),
+            lost: BTreeSet::new(),
             now: 0,
-            outbox: BTreeMap::new(),
-            position: None,
+            branch: 0,
+            database: Database::default(),
+            backup: None,
             orphans: Vec::new(),
             forwards: Vec::new(),
             receipts: Vec::new(),
@@ -73,8 +106,10 @@ impl World {
             20..32 => self.sweep(sidecar),
             32..62 => self.work(sidecar)?,
             62..74 => self.remove(sidecar),
-            74..92 => self.serve(),
-            92..95 if !self.is_healed => self.lose(sidecar),
+            74..86 => self.serve(),
+            86..92 => self.broker.replicate(),
+            92..94 if !self.is_healed => self.lose(sidecar),
+            94 if !self.is_healed => self.back_up_or_restore(),
             95 if !self.is_healed => self.retention(),
             96 if !self.is_healed => self.retry(),
             97 if !self.is_healed => self.poison(),
@@ -90,28 +125,67 @@ impl World {
     }
 
     pub fn is_settled(&self) -> bool {
-        let is_published = self.outbox.keys().all(|id| self.is_parked(*id));
+        let is_published = self.database.outbox.keys().all(|id| self.is_parked(*id));
         is_published && self.forwards.is_empty() && self.terms.iter().flatten().all(Term::is_idle)
     }
 
     pub fn what_is_left(&self) -> String {
-        format!("{:?}, parked among them {:?}", self.outbox, self.broker.poison)
+        format!("{:?}, parked among them {:?}", self.database.outbox, self.broker.poison)
     }
 
     /// The event, or an older one of its task.
-    pub fn is_parked(&self, (task, version): Id) -> bool {
-        self.outbox.range((task, 0)..=(task, version)).any(|(_, is_parked)| *is_parked)
+    pub fn is_parked(&self, id: Id) -> bool {
+        self.database.outbox.range(first(id.task)..=id).any(|(_, row)| row.is_parked)
     }
 
     fn commit(&mut self) {
         let task = self.random.u128(..TASKS);
-        let version = self.committed.range((task, 0)..=(task, u64::MAX)).count() as u64 + 1;
-        self.committed.insert((task, version), self.now);
-        self.outbox.insert((task, version), false);
+        let previous = self.database.tasks.get(&task).copied();
+        let id = self.next_id(task);
+        self.database.last_seq += 1;
+        let row = OutboxRow { seq: self.database.last_seq, is_parked: false };
+        self.database.tasks.insert(task, id);
+        self.database.outbox.insert(id, row);
+        self.committed.insert(id, Commit { at: self.now, previous });
         for _ in 0..self.random.usize(..3) {
-            self.forwards.push((task, version));
+            self.forwards.push(id);
         }
-        self.trace(format_args!("commit {task}/{version}"));
+        self.trace(format_args!("commit {id:?}"));
+    }
+
+    fn next_id(&self, task: u128) -> Id {
+        let version = self.database.tasks.get(&task).map_or(0, |id| id.version) + 1;
+        Id { task, version, branch: self.branch }
+    }
+
+    /// The database is copied, or loses what came after the copy. Its connections break with it.
+    fn back_up_or_restore(&mut self) {
+        match self.backup.take() {
+            None if self.database.position.is_some() => {
+                self.trace("the database is copied");
+                self.backup = Some(self.database.clone());
+            }
+            Some(backup) => {
+                self.trace("the database loses what came after the copy");
+                for sidecar in 0..SIDECARS {
+                    self.lose(sidecar);
+                }
+                self.orphans.clear();
+                let mut survivors = BTreeSet::new();
+                for last in backup.tasks.values() {
+                    let mut event = Some(*last);
+                    while let Some(id) = event {
+                        survivors.insert(id);
+                        event = self.committed[&id].previous;
+                    }
+                }
+                let lost = self.committed.keys().filter(|id| !survivors.contains(id));
+                self.lost.extend(lost.copied());
+                self.database = backup;
+                self.branch += 1;
+            }
+            None => {}
+        }
     }
 
     /// A forward arrives at a sidecar that publishes, or is lost.
@@ -123,17 +197,17 @@ impl World {
         if self.random.bool() {
             let (receipt, offset) = oneshot::channel();
             self.receipts.push((id, offset));
-            self.offer(sidecar, id, false, Some(receipt));
+            self.offer(sidecar, id, false, None, Some(receipt));
         }
     }
 
     /// The sweep reads a page, or offers a row of the one that it has read.
     fn sweep(&mut self, sidecar: usize) {
-        let rows: Vec<Row> = self
-            .outbox
-            .keys()
-            .filter(|id| !self.is_parked(**id))
-            .map(|id| (*id, self.outbox.range((id.0, 0)..*id).next().is_none()))
+        let outbox = &self.database.outbox;
+        let rows: Vec<Row> = outbox
+            .iter()
+            .filter(|(id, _)| !self.is_parked(**id))
+            .map(|(id, row)| (*id, row.seq, outbox.range(first(id.task)..*id).next().is_none()))
             .collect();
         let Some(term) = &mut self.terms[sidecar] else {
             return;
@@ -143,18 +217,25 @@ impl World {
         }
         for _ in 0..self.random.usize(1..4) {
             let next = self.terms[sidecar].as_mut().and_then(|term| term.page.pop_front());
-            if let Some((id, is_oldest)) = next {
-                self.offer(sidecar, id, is_oldest, None);
+            if let Some((id, seq, is_oldest)) = next {
+                self.offer(sidecar, id, is_oldest, Some(seq), None);
             }
         }
     }
 
-    fn offer(&mut self, sidecar: usize, id: Id, is_oldest: bool, receipt: Option<oneshot::Sender<i64>>) {
+    fn offer(
+        &mut self,
+        sidecar: usize,
+        id: Id,
+        is_oldest: bool,
+        seq: Option<i64>,
+        receipt: Option<oneshot::Sender<i64>>,
+    ) {
         let oldest = is_oldest || self.without == Some(Safeguard::GapCheck);
         let companion = Companion { hold: None, receipt };
         let event = self.event(id);
         if let Some(term) = &mut self.terms[sidecar] {
-            let offer = term.lane.offer(Offered { event, oldest, companion });
+            let offer = term.lane.offer(Offered { event, oldest, seq, companion });
             self.trace(format_args!("{sidecar}: offered {id:?}, oldest {oldest}: {offer:?}"));
         }
     }
@@ -177,15 +258,19 @@ impl World {
         if is_done {
             self.remove_rows(&published);
         }
-        if let (true, Some(term)) = (fails, &mut self.terms[sidecar]) {
-            term.removals.push_front(published);
+        if let Some(term) = &mut self.terms[sidecar] {
+            match fails {
+                true => term.removals.push_front(published),
+                false => term.removed += 1,
+            }
         }
         self.trace(format_args!("{sidecar}: removal, done {is_done}, failed {fails}"));
     }
 
     fn remove_rows(&mut self, Published { ids, next_offset }: &Published) {
-        self.outbox.retain(|id, _| !ids.contains(&event(id.0, id.1).id));
-        self.position = self.position.max(Some(*next_offset));
+        let is_removed = |id: &Id| ids.contains(&uuid(*id, self.without));
+        self.database.outbox.retain(|id, _| !is_removed(id));
+        self.database.position = self.database.position.max(Some(*next_offset));
     }
 
     /// The broker gets to one of the requests, or loses it on the way.
@@ -226,15 +311,20 @@ impl World {
         let is_locked = self.terms.iter().any(Option::is_some) && self.without != Some(Safeguard::Lock);
         if self.terms[sidecar].is_none() && !is_locked {
             self.trace(format_args!("{sidecar}: publishes"));
-            let start =
-                if self.without == Some(Safeguard::LookUp) { DateTime::UNIX_EPOCH } else { time(self.now) };
-            self.terms[sidecar] = Some(Term::new(start, self.position));
+            let is_looking = self.without != Some(Safeguard::LookUp);
+            let start = Start {
+                now: if is_looking { time(self.now) } else { DateTime::UNIX_EPOCH },
+                lanes: 1,
+                last_seq: self.database.last_seq,
+                is_replicated: self.broker.has_followers && self.without != Some(Safeguard::Doubt),
+            };
+            self.terms[sidecar] = Some(Term::new(start, self.database.position));
         }
     }
 
     /// Retention removes a part of the partition, perhaps more than is safe.
     fn retention(&mut self) {
-        let earliest = self.random.usize(self.broker.earliest..=self.broker.log.len());
+        let earliest = self.random.usize(self.broker.earliest..=self.broker.high_watermark);
         self.broker.forget(earliest);
         self.trace(format_args!("retention: the partition begins at {earliest}"));
     }
@@ -242,8 +332,7 @@ impl World {
     /// Some event that is still to come will be refused.
     fn poison(&mut self) {
         let task = self.random.u128(..TASKS);
-        let version = self.committed.range((task, 0)..=(task, u64::MAX)).count() as u64 + 1;
-        self.broker.poison.insert((task, version));
+        self.broker.poison.insert(self.next_id(task));
     }
 
     /// An operator has parked events retried, after whatever was wrong with them has been put right, or not.
@@ -251,7 +340,7 @@ impl World {
         if self.random.bool() {
             self.broker.poison.clear();
         }
-        self.outbox.values_mut().for_each(|is_parked| *is_parked = false);
+        self.database.outbox.values_mut().for_each(|row| row.is_parked = false);
         self.trace("parked events are retried");
     }
 
@@ -262,7 +351,7 @@ impl World {
         self.receipts.retain_mut(|(id, receipt)| match receipt.try_recv() {
             Ok(offset) => {
                 let record = &broker.log.get(offset as usize);
-                if record.is_none_or(|record| (record.task, record.version) != *id) {
+                if record.is_none_or(|record| record.id != *id) {
                     wrong = Some(format!("wrong receipt: {id:?} at {offset}"));
                 }
                 false
@@ -274,7 +363,18 @@ impl World {
     }
 
     fn event(&self, id: Id) -> Event {
-        Event { time: time(self.committed[&id]), ..event(id.0, id.1) }
+        let Commit { at, previous } = self.committed[&id];
+        let previous_id = match self.without {
+            Some(Safeguard::PreviousEvent) => None,
+            _ => previous.map(|previous| uuid(previous, self.without)),
+        };
+        Event {
+            id: uuid(id, self.without),
+            previous_id,
+            time: time(at),
+            traceparent: Some(id.branch.to_string()),
+            ..event(id.task, id.version)
+        }
     }
 
     fn trace(&self, what: impl std::fmt::Display) {
@@ -288,6 +388,19 @@ fn time(step: i64) -> DateTime<Utc> {
     DateTime::UNIX_EPOCH + TimeDelta::seconds(step)
 }
 
+/// The first event that a task can have.
+pub fn first(task: u128) -> Id {
+    Id { task, version: 0, branch: 0 }
+}
+
+/// The event's id. Its branch decides as well, unless versions are taken for identities.
+fn uuid(Id { task, version, branch }: Id, without: Option<Safeguard>) -> Uuid {
+    let branch = if without == Some(Safeguard::Identity) { 0 } else { u128::from(branch) };
+    Uuid::from_u128((task << 96) + (branch << 64) + u128::from(version))
+}
+
+/// The simulation's events carry their branch where others carry a trace.
 pub fn id(event: &Event) -> Id {
-    (event.task_id.as_u128(), event.version)
+    let branch = event.traceparent.as_ref().and_then(|branch| branch.parse().ok());
+    Id { task: event.task_id.as_u128(), version: event.version, branch: branch.unwrap_or_default() }
 }

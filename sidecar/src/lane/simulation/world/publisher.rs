@@ -1,10 +1,15 @@
 //! A lane's publisher: does what the lane wants done, with everything that may become of it.
 
+use contract::Event;
+use uuid::Uuid;
+
 use super::World;
 use crate::lane::simulation::Safeguard;
-use crate::lane::simulation::broker::Answer;
+use crate::lane::simulation::broker::{Answer, Record};
 use crate::lane::simulation::sidecar::{Effect, Term};
 use crate::lane::{Found, Gap, Next, OnTopic};
+
+use super::{Id, first};
 
 const READ_RECORDS_MAX: usize = 3;
 const REMOVALS_MAX: usize = 2;
@@ -35,26 +40,32 @@ impl World {
             Next::Read { from } => Some(Effect::Read { from }),
             Next::Load(gap) => Some(self.load(gap)),
             Next::Publish => self.produce(term),
-            Next::Park(refused) => Some(Effect::Park { id: (refused.task_id.as_u128(), refused.version) }),
-            Next::Remove(published) => {
-                term.removals.push_back(published);
+            Next::Park(refused) => self.row(refused.event_id).map(|id| Effect::Park { id }),
+            Next::Prove => Some(Effect::Prove),
+            Next::Idle => {
+                term.removals.extend(term.lane.looked(self.broker.end()));
                 None
             }
-            Next::Idle => None,
         };
+    }
+
+    /// The event of a row, which may be gone after a restore.
+    fn row(&self, event_id: Uuid) -> Option<Id> {
+        self.committed.keys().copied().find(|id| self.event(*id).id == event_id)
     }
 
     fn load(&self, gap: Gap) -> Effect {
         let task = gap.task_id.as_u128();
-        let rows = self.outbox.range((task, gap.after + 1)..=(task, gap.up_to)).map(|(id, _)| *id);
-        Effect::Load { gap, rows: rows.filter(|id| !self.is_parked(*id)).collect() }
+        let [after, to] = [gap.after, gap.up_to].map(|version| Id { version: version + 1, ..first(task) });
+        let rows = self.database.outbox.range(after..to).map(|(id, row)| (*id, row.seq));
+        Effect::Load { gap, rows: rows.filter(|(id, _)| !self.is_parked(*id)).collect() }
     }
 
     fn produce(&mut self, term: &mut Term) -> Option<Effect> {
         let batch = term.batch();
         let number = self.broker.send(batch.clone());
         if self.without == Some(Safeguard::RemoveAfterAck) {
-            self.outbox.retain(|id, _| !batch.contains(id));
+            self.database.outbox.retain(|id, _| !batch.contains(id));
         }
         if self.without == Some(Safeguard::OneInFlight) {
             let end = self.broker.end();
@@ -69,7 +80,7 @@ impl World {
     fn late_answers(&mut self, term: &mut Term) {
         for (number, batch) in std::mem::take(&mut term.behind) {
             match self.broker.answer(number) {
-                Some(Answer::Offsets(_)) => self.outbox.retain(|id, _| !batch.contains(id)),
+                Some(Answer::Offsets(_)) => self.database.outbox.retain(|id, _| !batch.contains(id)),
                 Some(Answer::Refused) => {}
                 None if self.broker.requests.iter().any(|request| request.number == number) => {
                     term.behind.push((number, batch));
@@ -101,7 +112,7 @@ impl World {
             // Parking may have been done when its answer is lost.
             Effect::Park { id } => {
                 if !fails || self.random.bool() {
-                    self.outbox.entry(id).and_modify(|is_parked| *is_parked = true);
+                    self.database.outbox.entry(id).and_modify(|row| row.is_parked = true);
                 }
                 if fails { lane.failed() } else { lane.parked() }
             }
@@ -109,7 +120,7 @@ impl World {
             Effect::Connect { from } => {
                 let end = self.broker.end();
                 let first = if self.without == Some(Safeguard::PositionFirst) { None } else { term.position };
-                let from = from.or(first).unwrap_or_else(|| *self.position.get_or_insert(end));
+                let from = from.or(first).unwrap_or_else(|| *self.database.position.get_or_insert(end));
                 let is_trusting = self.without == Some(Safeguard::ReadBack);
                 lane.connected(if is_trusting { end } else { from }, end);
             }
@@ -118,26 +129,31 @@ impl World {
             }
             Effect::Read { from } => {
                 let (found, next_offset) = self.fetch(from);
-                term.removals.push_back(lane.read(found, next_offset, self.broker.end()));
+                term.removals.push_back(lane.read(&found, next_offset, self.broker.end()));
             }
-            Effect::Load { gap, rows } => lane.fill(gap, rows.into_iter().map(|id| self.event(id)).collect()),
+            Effect::Load { gap, rows } => {
+                lane.fill(gap, rows.into_iter().map(|(id, seq)| (self.event(id), seq)).collect());
+            }
+            // It is rare that the followers lag for longer than the wait.
+            Effect::Prove if self.broker.high_watermark == self.broker.log.len() => {
+                lane.waived(self.broker.end());
+            }
+            Effect::Prove if self.random.u32(..50) == 0 => {
+                self.broker.hide_unreplicated();
+                lane.waived(self.broker.end());
+            }
+            Effect::Prove => {}
         }
     }
 
     fn fetch(&self, from: i64) -> (Found, i64) {
-        let mut found = Found::default();
-        let records = self.broker.log.iter().enumerate().skip(from as usize).take(READ_RECORDS_MAX);
-        let mut next_offset = from;
-        for (offset, record) in records {
-            let event = self.event((record.task, record.version));
-            found.ids.push(event.id);
-            let on_topic = OnTopic { version: record.version, offset: offset as i64, time: event.time };
-            let newest = found.newest.entry(event.task_id).or_insert(on_topic);
-            if on_topic.version > newest.version {
-                *newest = on_topic;
-            }
-            next_offset = offset as i64 + 1;
-        }
+        let readable = self.broker.log[..self.broker.high_watermark].iter().enumerate();
+        let on_topic = |(offset, record): (usize, &Record)| {
+            let Event { id, task_id, version, time, .. } = self.event(record.id);
+            (task_id, OnTopic { id, version, offset: offset as i64, time })
+        };
+        let found: Found = readable.skip(from as usize).take(READ_RECORDS_MAX).map(on_topic).collect();
+        let next_offset = from + found.len() as i64;
         (found, next_offset)
     }
 }
