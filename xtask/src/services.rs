@@ -13,11 +13,15 @@ mod postgres;
 mod redis;
 mod kafka;
 mod kafka_tools;
+mod foreign_transactions;
 mod topic_reader;
 
 pub use artifacts::fetch_all;
+pub use foreign_transactions::ForeignTransactions;
 pub use kafka::{Kafka, KafkaVersion};
-pub use kafka_tools::{console_consumer, produce_foreign, set_topic_config};
+pub use kafka_tools::{
+    console_consumer, produce_compressed, produce_foreign, produce_odd_timestamps, set_topic_config,
+};
 pub use postgres::Postgres;
 pub use redis::Redis;
 pub use service::Service;

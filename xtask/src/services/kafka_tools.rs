@@ -47,13 +47,40 @@ pub async fn produce_foreign(bootstrap: &str, topic: &str) -> Result<()> {
     run("ProduceForeign.java", &[bootstrap, topic]).await
 }
 
-async fn run(program: &str, arguments: &[&str]) -> Result<()> {
-    let mut command = tool().await?;
-    command.arg(folder().join(program)).args(arguments);
+/// Writes so many records to every partition of `topic`, compressed with `lz4`, `zstd` or another.
+pub async fn produce_compressed(bootstrap: &str, topic: &str, compression: &str, records: u32) -> Result<()> {
+    let arguments = [bootstrap, topic, compression, &records.to_string()];
+    run("ProduceCompressed.java", &arguments).await
+}
+
+/// Writes `batches` of `records` with this timestamp to each partition of a topic on one broker.
+pub async fn produce_odd_timestamps(
+    broker: &str,
+    topic: &str,
+    partitions: i32,
+    timestamp_ms: i64,
+    batches: u32,
+    records: u32,
+) -> Result<()> {
+    let numbers = [partitions.into(), timestamp_ms, batches.into(), records.into()];
+    let numbers = numbers.map(|number: i64| number.to_string());
+    let arguments: Vec<_> = [broker, topic].into_iter().chain(numbers.iter().map(String::as_str)).collect();
+    run("ProduceOddTimestamps.java", &arguments).await
+}
+
+async fn run(name: &str, arguments: &[&str]) -> Result<()> {
+    let mut command = program(name, arguments).await?;
     let output = spawn_blocking(move || command.stdin(Stdio::null()).output()).await??;
     let errors = String::from_utf8_lossy(&output.stderr);
-    ensure!(output.status.success(), "{program} {arguments:?} ended with {}\n{errors}", output.status);
+    ensure!(output.status.success(), "{name} {arguments:?} ended with {}\n{errors}", output.status);
     Ok(())
+}
+
+/// The command that runs a program of ours from its source.
+pub(super) async fn program(name: &str, arguments: &[&str]) -> Result<Command> {
+    let mut command = tool().await?;
+    command.arg(folder().join(name)).args(arguments);
+    Ok(command)
 }
 
 /// `java` with the classes of the tools.
