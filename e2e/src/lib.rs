@@ -10,6 +10,7 @@ pub mod proxy; // on the ways between the parts
 pub mod chaos; // all of it, under faults
 
 pub use api::{Answer, Api, answer};
+pub use deployment::foreign::{PARTITIONS, RemovalsHeld, sum};
 pub use deployment::{Deployment, Services, directory, kafka_version};
 pub use told::Told;
 pub use topic::Topic;

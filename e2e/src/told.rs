@@ -30,6 +30,18 @@ impl Told {
         self.0.values().sum::<u64>() as usize
     }
 
+    /// Whether the newest version of each task is among these records.
+    pub fn is_covered_by(&self, records: &[TopicRecord]) -> bool {
+        let mut missing = self.0.clone();
+        for record in records {
+            let version = record.header("ce_sequence").and_then(|version| version.parse().ok());
+            if version.is_some() && missing.get(&record.key) == version.as_ref() {
+                missing.remove(&record.key);
+            }
+        }
+        missing.is_empty()
+    }
+
     /// Checks that these records are all of it, each event once, and each task's in the order of its versions
     /// on one partition.
     pub fn are_once_and_in_order(&self, records: &[TopicRecord]) -> Result<()> {

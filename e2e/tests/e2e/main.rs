@@ -15,6 +15,9 @@ mod cache; // fresh reads
 mod interleavings; // of readers and writers
 mod faults; // a part is down or hung
 mod foreign; // what others write to the topic
+mod transactions; // and have not committed yet
+mod backoff; // the broker refuses for a while
+mod clocks; // the time of a change is wrong
 mod killed; // in the middle of a write
 mod order; // versions and gaps
 mod takeover; // a sidecar dies, or has a second one beside it
@@ -23,6 +26,7 @@ mod verify; // topic against database
 mod standbys; // or four of them
 mod positions; // what the sidecar knew of the topic is no longer so
 mod restore; // the database is of another time
+mod lost_commits; // or has lost its last changes
 mod chaos; // all of it, under faults
 mod ingest; // the sidecar's own interface
 mod clients; // many at once

@@ -121,3 +121,17 @@ async fn a_topic_that_was_made_anew_gets_what_is_in_the_outbox_once() -> Result<
     deployment.outbox_is_empty().await?;
     are_on_the_topic(&deployment, &told).await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_quiet_partition_stores_how_far_it_has_looked() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    let mut told = Told::default();
+    deployment.create_tasks(&mut told).await?;
+    deployment.outbox_is_empty().await?;
+    deployment.positions_are_the_ends().await?;
+    for _ in 0..2 {
+        deployment.produce_foreign().await?;
+        deployment.positions_are_the_ends().await?;
+    }
+    Ok(())
+}
