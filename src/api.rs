@@ -11,24 +11,27 @@ mod guard; // who may ask
 use axum::Router;
 use axum::extract::Path;
 use axum::extract::rejection::PathRejection;
-use axum::response::{IntoResponse as _, Response};
+use axum::response::{IntoResponse as _, Redirect, Response};
 use axum::routing::{get, post};
-use http::{HeaderValue, Method, StatusCode, Uri, header};
+use http::{HeaderValue, Method, Request, StatusCode, Uri, header};
 use send_wrapper::SendWrapper;
 use uuid::Uuid;
 
 use crate::config::Config;
+use crate::entity_tags::etag;
 use crate::fields::Invalid;
-use crate::headers::etag;
 use crate::problem::{self, Problem};
+
+const TASKS_PATH: &str = "/api/tasks";
+const BATCH_PATH: &str = "/api/tasks:batch";
 
 pub fn router(config: &Config) -> Router {
     let router = Router::new()
         .route(
-            "/api/tasks",
+            TASKS_PATH,
             get(|request| local(list::list(request))).post(|request| local(create::one(request))),
         )
-        .route("/api/tasks:batch", post(|request| local(create::many(request))))
+        .route(BATCH_PATH, post(|request| local(create::many(request))))
         .route(
             "/api/tasks/{id}",
             get(|id, request| local(read::task(id, request)))
@@ -39,7 +42,56 @@ pub fn router(config: &Config) -> Router {
         .route("/api/tasks/{id}/events", get(|id| local(read::events(id))))
         .fallback(async || Problem::NotFound)
         .method_not_allowed_fallback(not_allowed);
+    // Until there is a page for people, the one about the API is the nearest; it needs no token
+    // either.
     guard::guarded(router, config)
+        .route("/", get(async || Redirect::temporary("/docs")).fallback(not_allowed))
+}
+
+/// The request with its path spelled as the routes are: a character that needs no encoding is the
+/// same one encoded (RFC 3986, section 6.2.2.2), and so is the colon of a batch, which has no
+/// meaning of its own in a path.
+pub fn normalized<B>(mut request: Request<B>) -> Request<B> {
+    if let Some(uri) = normalized_uri(request.uri()) {
+        *request.uri_mut() = uri;
+    }
+    request
+}
+
+/// Nothing if there is nothing to do.
+fn normalized_uri(uri: &Uri) -> Option<Uri> {
+    let mut segments = uri.path().split('%');
+    let mut path = segments.next().unwrap_or_default().to_owned();
+    for segment in segments {
+        let code = segment.get(..2).and_then(|digits| u8::from_str_radix(digits, 16).ok());
+        match code.map(char::from) {
+            Some(plain @ ('A'..='Z' | 'a'..='z' | '0'..='9' | '-' | '.' | '_' | '~' | ':')) => {
+                path.push(plain);
+                path.push_str(&segment[2..]);
+            }
+            _ => path.extend(["%", segment]),
+        }
+    }
+    if path == uri.path() {
+        return None;
+    }
+    let path_and_query = match uri.query() {
+        Some(query) => format!("{path}?{query}"),
+        None => path,
+    };
+    let mut parts = uri.clone().into_parts();
+    parts.path_and_query = Some(path_and_query.parse().ok()?);
+    Uri::from_parts(parts).ok()
+}
+
+/// axum's Allow header has the methods of a route. OPTIONS is answered on every one of them.
+pub fn with_all_allowed(mut response: Response) -> Response {
+    if let Some(allow) = response.headers_mut().get_mut(header::ALLOW) {
+        let methods = allow.to_str().unwrap_or_default().split(',').chain(["OPTIONS"]);
+        let methods = methods.collect::<Vec<_>>().join(", ");
+        *allow = HeaderValue::from_str(&methods).expect("names of methods");
+    }
+    response
 }
 
 /// An OPTIONS request is answered with the Allow header that axum adds here (RFC 9110, section 9.3.7).
@@ -64,7 +116,7 @@ fn local<F: Future>(handler: F) -> SendWrapper<F> {
 type PathId = Result<Path<String>, PathRejection>;
 
 fn task_id(id: PathId) -> Result<Uuid, Problem> {
-    let invalid = |detail| Problem::Invalid(vec![Invalid::parameter("id", "value", detail)]);
+    let invalid = |detail| Problem::from(Invalid::parameter("id", "value", detail));
     let Path(id) = id.map_err(|rejection| invalid(rejection.body_text()))?;
     Uuid::try_parse(&id).map_err(|error| invalid(error.to_string()))
 }
@@ -82,4 +134,30 @@ fn with_etag(version: i64, mut response: Response) -> Response {
     let tag = HeaderValue::from_str(&etag(version)).expect("a number in quotes");
     response.headers_mut().insert(header::ETAG, tag);
     response
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn spellings_of_a_path_reach_the_same_resource() {
+        for (sent, expected) in [
+            ("/api/tasks%3Abatch", Some("/api/tasks:batch")),
+            ("/%61pi/t%41sks%3abatch?q=%3A", Some("/api/tAsks:batch?q=%3A")),
+            ("http://host/api%2Dtasks", Some("http://host/api-tasks")),
+            ("/api/tasks:batch?a=%61", None),
+            ("/api%2Ftasks", None),
+            ("/api/%C3%BC%zz%+1%", None),
+        ] {
+            let normalized = normalized_uri(&sent.parse().unwrap());
+            assert_eq!(normalized, expected.map(|uri| uri.parse().unwrap()), "{sent}");
+        }
+    }
+
+    #[test]
+    fn allow_lists_options_too() {
+        let response = with_all_allowed([(header::ALLOW, "GET,HEAD,POST")].into_response());
+        assert_eq!(response.headers()[header::ALLOW], "GET, HEAD, POST, OPTIONS");
+    }
 }

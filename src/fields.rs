@@ -7,6 +7,7 @@ use chrono::{DateTime, Datelike as _, Utc};
 use serde::Serialize;
 use serde_json::{Map, Value};
 use utoipa::ToSchema;
+use uuid::Uuid;
 
 use crate::task::{Priority, Status};
 
@@ -17,6 +18,10 @@ pub const TAGS_MAX: usize = 20;
 pub const TAG_CHARS_MAX: usize = 50;
 /// Tasks of one batch.
 pub const BATCH_TASKS_MAX: usize = 500;
+/// Errors that one answer lists; it has the number of the others.
+pub const ERRORS_LISTED_MAX: usize = 50;
+/// Of a client's name in an error.
+const NAME_CHARS_MAX: usize = 100;
 
 /// What a client asked to create.
 #[derive(Debug, ToSchema)]
@@ -57,6 +62,16 @@ pub struct Changes {
     pub tags: Option<Vec<String>>,
 }
 
+/// What a PUT's body says of the fields that only the API sets: a GET's body can be sent back with
+/// PUT, as long as they fit the task.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Shown {
+    pub id: Option<Uuid>,
+    pub version: Option<i64>,
+    pub created_at: Option<DateTime<Utc>>,
+    pub updated_at: Option<DateTime<Utc>>,
+}
+
 /// One thing that is wrong with a request, in the words of its sender.
 #[derive(Debug, Eq, PartialEq, Serialize, ToSchema)]
 #[schema(description = "One thing that is wrong with a request, and where.")]
@@ -80,37 +95,87 @@ pub enum Place {
     Header(String),
 }
 
+/// Everything that is wrong with a request: the first [`ERRORS_LISTED_MAX`], and how many others
+/// there are.
+#[derive(Debug, Default, Eq, PartialEq)]
+pub struct Errors {
+    listed: Vec<Invalid>,
+    omitted: usize,
+}
+
+impl Errors {
+    /// Past the limit an error is only counted, and not made.
+    pub fn push(&mut self, invalid: impl FnOnce() -> Invalid) {
+        if self.listed.len() < ERRORS_LISTED_MAX {
+            self.listed.push(invalid());
+        } else {
+            self.omitted += 1;
+        }
+    }
+
+    pub fn is_empty(&self) -> bool {
+        self.listed.is_empty()
+    }
+
+    pub fn listed(&self) -> &[Invalid] {
+        &self.listed
+    }
+
+    pub fn omitted(&self) -> usize {
+        self.omitted
+    }
+}
+
+impl From<Invalid> for Errors {
+    fn from(invalid: Invalid) -> Self {
+        Errors { listed: vec![invalid], omitted: 0 }
+    }
+}
+
 impl Invalid {
+    /// The name is the client's if the parameter is unknown, so its length is bounded here.
     pub fn parameter(name: &str, code: &'static str, detail: impl Into<String>) -> Self {
-        Invalid { place: Place::Parameter(name.to_owned()), detail: detail.into(), code }
+        let name = name.chars().take(NAME_CHARS_MAX).collect();
+        Invalid { place: Place::Parameter(name), detail: detail.into(), code }
     }
 
     pub fn header(name: &str, code: &'static str, detail: impl Into<String>) -> Self {
         Invalid { place: Place::Header(name.to_owned()), detail: detail.into(), code }
     }
 
-    fn at(pointer: String, code: &'static str, detail: impl Into<String>) -> Self {
+    pub fn at(pointer: String, code: &'static str, detail: impl Into<String>) -> Self {
         Invalid { place: Place::Pointer(pointer), detail: detail.into(), code }
     }
 }
 
 impl NewTask {
-    /// Parses the body of a POST, or of a PUT, which is as full.
+    /// Parses the body of a POST.
     ///
     /// # Errors
     /// Everything that is wrong with it, in the order of the fields above, unknown ones last.
-    pub fn parse(body: Value) -> Result<NewTask, Vec<Invalid>> {
+    pub fn parse(body: Value) -> Result<NewTask, Errors> {
         let mut parser = Parser::default();
         let new = parser.new_task(body, "");
         parser.finish(new)
+    }
+
+    /// Parses the body of a PUT: as full as a POST's, or what a GET shows.
+    ///
+    /// # Errors
+    /// As for a POST.
+    pub fn parse_put(mut body: Value) -> Result<(NewTask, Shown), Errors> {
+        let mut parser = Parser::default();
+        let shown = body.as_object_mut().map(|fields| parser.shown(fields)).unwrap_or_default();
+        let new = parser.new_task(body, "");
+        parser.finish(new.map(|new| (new, shown)))
     }
 
     /// Parses the body of a batch: an array of new tasks.
     ///
     /// # Errors
     /// As for one task; the pointers begin with a task's place in the array.
-    pub fn parse_batch(body: Value) -> Result<Vec<NewTask>, Vec<Invalid>> {
-        let refuse = |code, detail| Err(vec![Invalid::at(String::new(), code, detail)]);
+    pub fn parse_batch(body: Value) -> Result<Vec<NewTask>, Errors> {
+        let refuse = |code, detail| Err(Invalid::at(String::new(), code, detail).into());
         let Value::Array(items) = body else {
             return refuse("type", "the body must be a JSON array of tasks");
         };
@@ -145,7 +210,7 @@ impl Changes {
     ///
     /// # Errors
     /// As for a new task.
-    pub fn parse_patch(body: Value) -> Result<Changes, Vec<Invalid>> {
+    pub fn parse_patch(body: Value) -> Result<Changes, Errors> {
         let mut parser = Parser::default();
         let changes = parser.changes(body, "");
         parser.finish(changes)
@@ -155,15 +220,41 @@ impl Changes {
 /// Collects what is wrong on the way.
 #[derive(Default)]
 struct Parser {
-    invalid: Vec<Invalid>,
+    errors: Errors,
 }
 
 impl Parser {
-    fn finish<T>(self, parsed: Option<T>) -> Result<T, Vec<Invalid>> {
+    fn finish<T>(self, parsed: Option<T>) -> Result<T, Errors> {
         match parsed {
-            Some(parsed) if self.invalid.is_empty() => Ok(parsed),
-            _ => Err(self.invalid),
+            Some(parsed) if self.errors.is_empty() => Ok(parsed),
+            _ => Err(self.errors),
         }
+    }
+
+    /// Takes these fields out of a body.
+    fn shown(&mut self, fields: &mut Map<String, Value>) -> Shown {
+        let mut take = |name, detail| fields.remove(name).map(|value| (name, value, detail));
+        let id = take("id", "must be the task's id, a UUID");
+        let version = take("version", "must be the task's version, a whole number from 1 on");
+        let created_at = take("created_at", TIME);
+        let updated_at = take("updated_at", TIME);
+        let uuid = |value: &Value| Uuid::try_parse(value.as_str()?).ok();
+        let time = |value: &Value| parse_time(value.as_str()?);
+        Shown {
+            id: self.shown_field(id, uuid),
+            version: self.shown_field(version, |value| value.as_i64().filter(|version| *version > 0)),
+            created_at: self.shown_field(created_at, time),
+            updated_at: self.shown_field(updated_at, time),
+        }
+    }
+
+    fn shown_field<T>(
+        &mut self,
+        field: Option<(&str, Value, &str)>,
+        parse: impl Fn(&Value) -> Option<T>,
+    ) -> Option<T> {
+        let (name, value, detail) = field?;
+        parse(&value).or_else(|| self.refuse("", name, "value", detail))
     }
 
     fn new_task(&mut self, body: Value, at: &str) -> Option<NewTask> {
@@ -184,7 +275,7 @@ impl Parser {
 
     fn changes(&mut self, body: Value, at: &str) -> Option<Changes> {
         let Value::Object(mut fields) = body else {
-            self.invalid.push(Invalid::at(at.to_owned(), "type", "must be a JSON object: a task"));
+            self.errors.push(|| Invalid::at(at.to_owned(), "type", "must be a JSON object: a task"));
             return None;
         };
         let mut take = |name| Map::remove(&mut fields, name);
@@ -201,8 +292,14 @@ impl Parser {
             tags: take("tags").and_then(|value| self.tags(value, at)),
         };
         for name in fields.keys() {
-            let detail = "unknown field; a task has title, description, status, priority, due_at and tags";
-            self.refuse::<()>(at, name, "unknown", detail);
+            if name.chars().count() > NAME_CHARS_MAX {
+                let detail = "has an unknown field, whose name is too long to be told";
+                self.errors.push(|| Invalid::at(at.to_owned(), "unknown", detail));
+            } else {
+                let detail =
+                    "unknown field; a task has title, description, status, priority, due_at and tags";
+                self.refuse::<()>(at, name, "unknown", detail);
+            }
         }
         Some(changes)
     }
@@ -285,7 +382,7 @@ impl Parser {
                 _ => ("type", "must be a string"),
             };
             // The slash is a pointer's own here, and not a part of the name.
-            self.invalid.push(Invalid::at(format!("{at}/{name}"), problem.0, problem.1));
+            self.errors.push(|| Invalid::at(format!("{at}/{name}"), problem.0, problem.1));
         }
         Some(tags)
     }
@@ -295,9 +392,11 @@ impl Parser {
     }
 
     fn refuse<T>(&mut self, at: &str, name: &str, code: &'static str, detail: &str) -> Option<T> {
-        // RFC 6901, section 3: these two characters are escaped in a pointer.
-        let name = name.replace('~', "~0").replace('/', "~1");
-        self.invalid.push(Invalid::at(format!("{at}/{name}"), code, detail));
+        self.errors.push(|| {
+            // RFC 6901, section 3: these two characters are escaped in a pointer.
+            let name = name.replace('~', "~0").replace('/', "~1");
+            Invalid::at(format!("{at}/{name}"), code, detail)
+        });
         None
     }
 }

@@ -1,14 +1,17 @@
 //! What a request's headers ask for: conditions, preferences, an idempotency key, and where it came
 //! from. Parsed here once; what a standard says to ignore is ignored here.
 
-use http::HeaderMap;
+use http::header::{IF_MATCH, IF_NONE_MATCH};
+use http::{HeaderMap, HeaderValue};
 use uuid::Uuid;
 
+use crate::entity_tags::{Comparison, EntityTags};
 use crate::fields::Invalid;
 
 /// The longest that a client may ask a write to wait for the broker.
 const WAIT_S_MAX: u64 = 30;
 
+pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
 
 /// Conditions on the version that a write finds (RFC 9110, section 13.1).
@@ -31,61 +34,58 @@ pub struct Preferences {
     pub minimal: bool,
 }
 
-enum Tags {
-    Any,
-    Versions(Vec<i64>),
-}
-
 impl Conditions {
+    /// A list that cannot be read is a condition that does not hold: nothing is written.
     pub fn parse(headers: &HeaderMap) -> Conditions {
-        let if_match = tags(headers, "if-match", false);
+        let if_match = EntityTags::parse(headers, &IF_MATCH, Comparison::Strong);
+        let if_none_match = EntityTags::parse(headers, &IF_NONE_MATCH, Comparison::Weak);
         let has_if_match = if_match.is_some();
         let one_of = match if_match {
-            Some(Tags::Versions(versions)) => Some(versions),
-            Some(Tags::Any) | None => None,
+            Some(EntityTags::Versions(versions)) => Some(versions),
+            Some(EntityTags::Malformed) => Some(vec![]),
+            Some(EntityTags::Any) | None => None,
         };
-        match tags(headers, "if-none-match", true) {
+        match if_none_match {
             // A task that is there is what must not be: no version will do.
-            Some(Tags::Any) => Conditions { one_of: Some(vec![]), none_of: None, has_if_match },
-            Some(Tags::Versions(versions)) => Conditions { one_of, none_of: Some(versions), has_if_match },
+            Some(EntityTags::Any | EntityTags::Malformed) => {
+                Conditions { one_of: Some(vec![]), none_of: None, has_if_match }
+            }
+            Some(EntityTags::Versions(versions)) => {
+                Conditions { one_of, none_of: Some(versions), has_if_match }
+            }
             None => Conditions { one_of, none_of: None, has_if_match },
         }
     }
 }
 
+/// Whether a reader's If-Match lets this version through.
+pub fn wants_version(headers: &HeaderMap, version: i64) -> bool {
+    EntityTags::parse(headers, &IF_MATCH, Comparison::Strong).is_none_or(|tags| tags.has(version))
+}
+
 /// Whether a reader has this version already, by its If-None-Match.
 pub fn has_version(headers: &HeaderMap, version: i64) -> bool {
-    match tags(headers, "if-none-match", true) {
-        Some(Tags::Any) => true,
-        Some(Tags::Versions(versions)) => versions.contains(&version),
-        None => false,
-    }
+    EntityTags::parse(headers, &IF_NONE_MATCH, Comparison::Weak).is_some_and(|tags| tags.has(version))
 }
 
-/// The strong entity tag of a version.
-pub fn etag(version: i64) -> String {
-    format!("\"{version}\"")
+/// A header that may be sent once: nothing if it is sent more often, since readers differ in which
+/// one they take.
+pub fn single<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a HeaderValue> {
+    let mut values = headers.get_all(name).iter();
+    values.next().filter(|_| values.next().is_none())
 }
 
-/// The versions among a list of entity tags. A tag that is not one of ours matches nothing, and so is
-/// left out; a weak one (`W/`) counts only where the comparison is weak.
-fn tags(headers: &HeaderMap, name: &str, weak_too: bool) -> Option<Tags> {
-    let mut versions = Vec::new();
-    let mut present = false;
-    for value in headers.get_all(name) {
-        present = true;
-        for tag in value.to_str().unwrap_or_default().split(',').map(str::trim) {
-            if tag == "*" {
-                return Some(Tags::Any);
-            }
-            let strong = tag.strip_prefix("W/").filter(|_| weak_too).unwrap_or(tag);
-            let opaque = strong.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-            let version = opaque.and_then(|opaque| opaque.parse::<i64>().ok());
-            // One form for each version: neither "+3" nor "03" is a tag that we gave out.
-            versions.extend(version.filter(|version| etag(*version) == strong));
+/// The parts of a header's value. A separator in quotes is text (RFC 9110, section 5.6.4).
+pub fn parts(value: &str, separator: char) -> impl Iterator<Item = &str> {
+    let (mut is_quoted, mut is_escaped) = (false, false);
+    value.split(move |character| {
+        let was_escaped = is_escaped;
+        is_escaped = is_quoted && !was_escaped && character == '\\';
+        if character == '"' && !was_escaped {
+            is_quoted = !is_quoted;
         }
-    }
-    present.then_some(Tags::Versions(versions))
+        character == separator && !is_quoted
+    })
 }
 
 impl Preferences {
@@ -93,9 +93,9 @@ impl Preferences {
         let mut preferences = Preferences::default();
         let mut has_return = false;
         let values = headers.get_all("prefer").into_iter().filter_map(|value| value.to_str().ok());
-        for preference in values.flat_map(|value| value.split(',')) {
+        for preference in values.flat_map(|value| parts(value, ',')) {
             // Parameters after a semicolon are for preferences that we do not know.
-            let token = preference.split(';').next().unwrap_or_default();
+            let token = parts(preference, ';').next().unwrap_or_default();
             let (name, value) = token.split_once('=').unwrap_or((token, ""));
             let value = value.trim().trim_matches('"');
             match name.trim().to_ascii_lowercase().as_str() {
@@ -129,33 +129,54 @@ impl Preferences {
 
 /// The Idempotency-Key (draft-ietf-httpapi-idempotency-key-header-07): a string in quotes; many
 /// clients send it without, so that is taken too. A quote within would make it two texts.
-pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Vec<Invalid>> {
-    let Some(value) = headers.get("idempotency-key") else {
+pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Invalid> {
+    if !headers.contains_key(IDEMPOTENCY_KEY) {
         return Ok(None);
+    }
+    let Some(value) = single(headers, IDEMPOTENCY_KEY) else {
+        return Err(Invalid::header("Idempotency-Key", "value", "is given more than once"));
     };
     let text = value.to_str().unwrap_or_default().trim();
     let key = text.strip_prefix('"').and_then(|rest| rest.strip_suffix('"')).unwrap_or(text);
     let printable = key.bytes().all(|byte| (0x20..0x7f).contains(&byte) && byte != b'"');
     if !(1..=IDEMPOTENCY_KEY_CHARS_MAX).contains(&key.len()) || !printable {
         let detail = "must have 1 to 255 printable ASCII characters other than the quote, such as a UUID";
-        return Err(vec![Invalid::header("Idempotency-Key", "value", detail)]);
+        return Err(Invalid::header("Idempotency-Key", "value", detail));
     }
     Ok(Some(key.to_owned()))
 }
 
-/// The request's W3C Trace Context (section 3.2) if it has a well-formed one; the standard says to
-/// ignore any other.
+/// The request's W3C Trace Context (level 2, section 3.2) if it has a valid one; the standard says
+/// to ignore any other. Of a version that is not known the first four fields count, and go on as
+/// version 00.
 pub fn traceparent(headers: &HeaderMap) -> Option<String> {
-    let value = headers.get("traceparent")?.to_str().ok()?;
-    let lengths: Vec<usize> = value.split('-').map(str::len).collect();
-    let hexadecimal = value.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f' | b'-'));
-    (lengths == [2, 32, 16, 2] && hexadecimal).then(|| value.to_owned())
+    const KNOWN_LENGTH: usize = 55;
+    let value = single(headers, "traceparent")?.to_str().ok()?;
+    let (known, rest) = value.split_at_checked(KNOWN_LENGTH)?;
+    let [version, trace_id, parent_id, flags] = known.split('-').collect::<Vec<_>>().try_into().ok()?;
+    let is_hex = |length: usize, field: &str| {
+        field.len() == length && field.bytes().all(|byte| matches!(byte, b'0'..=b'9' | b'a'..=b'f'))
+    };
+    let is_id = |length, field: &str| is_hex(length, field) && field.bytes().any(|byte| byte != b'0');
+    if !is_hex(2, version) || !is_id(32, trace_id) || !is_id(16, parent_id) || !is_hex(2, flags) {
+        return None;
+    }
+    match version {
+        "ff" => None,
+        "00" => rest.is_empty().then(|| value.to_owned()),
+        _ if rest.is_empty() || rest.starts_with('-') => {
+            // Sampled and random: the flags that version 00 knows.
+            let flags = u8::from_str_radix(flags, 16).ok()? & 0b11;
+            Some(format!("00-{trace_id}-{parent_id}-{flags:02x}"))
+        }
+        _ => None,
+    }
 }
 
 /// The client's own id of the request if it is short and plain, else a new one.
 pub fn request_id(headers: &HeaderMap) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
-    match headers.get("x-request-id").and_then(|value| value.to_str().ok()) {
+    match single(headers, "x-request-id").and_then(|value| value.to_str().ok()) {
         Some(id) if (1..=128).contains(&id.len()) && id.bytes().all(plain) => id.to_owned(),
         _ => Uuid::now_v7().to_string(),
     }
@@ -182,15 +203,36 @@ mod tests {
         assert_eq!((listed.one_of, listed.has_if_match), (Some(vec![3, 5]), true));
         let any = parse(&[("if-match", "*")]);
         assert_eq!((any.one_of, any.has_if_match), (None, true));
-        assert_eq!(parse(&[("if-match", "\"+3\", \"03\"")]).one_of, Some(vec![]));
+        let star_in_quotes = parse(&[("if-match", "\"a,*,b\"")]);
+        assert_eq!((star_in_quotes.one_of, star_in_quotes.has_if_match), (Some(vec![]), true));
         assert_eq!(parse(&[("if-none-match", "W/\"3\"")]).none_of, Some(vec![3]));
         assert_eq!(parse(&[("if-none-match", "*")]).one_of, Some(vec![]));
+        for malformed in ["if-match", "if-none-match"] {
+            let malformed = Conditions::parse(&headers(&[(malformed, "*, \"3\"")]));
+            assert_eq!(malformed.one_of, Some(vec![]));
+        }
+    }
+
+    #[test]
+    fn a_reader_gets_the_version_it_wants() {
+        for (value, wants) in
+            [("\"3\"", true), ("*", true), ("W/\"3\"", false), ("\"99\"", false), ("3", false)]
+        {
+            assert_eq!(wants_version(&headers(&[("if-match", value)]), 3), wants, "{value}");
+        }
+        assert!(wants_version(&HeaderMap::new(), 3));
     }
 
     #[test]
     fn a_reader_has_the_version_it_names() {
-        for (value, has) in [("\"3\"", true), ("W/\"3\"", true), ("*", true), ("\"4\"", false), ("3", false)]
-        {
+        for (value, has) in [
+            ("\"3\"", true),
+            ("W/\"3\"", true),
+            ("*", true),
+            ("\"4\"", false),
+            ("3", false),
+            ("\"x,*,y\"", false),
+        ] {
             assert_eq!(has_version(&headers(&[("if-none-match", value)]), 3), has, "{value}");
         }
         assert!(!has_version(&HeaderMap::new(), 3));
@@ -205,6 +247,7 @@ mod tests {
         assert_eq!((both.wait_s, both.minimal), (Some(2), true));
         assert_eq!(both.applied().as_deref(), Some("return=minimal, wait=2"));
         assert_eq!(parse("wait=soon, return=representation, return=minimal").applied(), None);
+        assert_eq!(parse(r#"foo="a, wait=5, \"; return=minimal", bar; x=", wait=6""#).applied(), None);
     }
 
     #[test]
@@ -216,6 +259,8 @@ mod tests {
             assert!(parse(bad).is_err(), "{bad}");
         }
         assert_eq!(idempotency_key(&HeaderMap::new()).unwrap(), None);
+        let twice = headers(&[("idempotency-key", "a"), ("idempotency-key", "a")]);
+        assert_eq!(idempotency_key(&twice).unwrap_err().detail, "is given more than once");
     }
 
     #[test]
@@ -223,8 +268,36 @@ mod tests {
         let parse = |value| traceparent(&headers(&[("traceparent", value)]));
         let good = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
         assert_eq!(parse(good).as_deref(), Some(good));
-        for bad in ["", "00", &good.to_uppercase(), &good[1..], "00-x-y-01"] {
+        let longer = format!("{good}-x");
+        for bad in ["", "00", &good.to_uppercase(), &good[1..], "00-x-y-01", &longer] {
             assert_eq!(parse(bad), None, "{bad}");
+        }
+        let twice = headers(&[("traceparent", good), ("traceparent", good)]);
+        assert_eq!(traceparent(&twice), None);
+    }
+
+    #[test]
+    fn a_traceparent_with_zero_ids_or_version_ff_is_dropped() {
+        let parse = |value: &str| traceparent(&headers(&[("traceparent", value)]));
+        for bad in [
+            "00-00000000000000000000000000000000-b7ad6b7169203331-01",
+            "00-0af7651916cd43dd8448eb211c80319c-0000000000000000-01",
+            "ff-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ] {
+            assert_eq!(parse(bad), None, "{bad}");
+        }
+    }
+
+    #[test]
+    fn a_higher_traceparent_is_read_by_its_first_four_fields() {
+        let parse = |value: &str| traceparent(&headers(&[("traceparent", value)]));
+        let ids = "0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331";
+        let known = format!("00-{ids}-01");
+        for higher in [format!("cc-{ids}-01"), format!("01-{ids}-09-what-the-future-will-be-like")] {
+            assert_eq!(parse(&higher), Some(known.clone()), "{higher}");
+        }
+        for bad in [format!("cc-{ids}-01.x"), format!("cc-{ids}-0")] {
+            assert_eq!(parse(&bad), None, "{bad}");
         }
     }
 
@@ -232,5 +305,6 @@ mod tests {
     fn a_request_id_is_the_clients_if_it_is_plain() {
         assert_eq!(request_id(&headers(&[("x-request-id", "abc-1")])), "abc-1");
         assert_ne!(request_id(&headers(&[("x-request-id", "a b")])), "a b");
+        assert_ne!(request_id(&headers(&[("x-request-id", "a"), ("x-request-id", "b")])), "a");
     }
 }

@@ -5,8 +5,10 @@
 
 mod api; // HTTP in
 mod headers; // what a request asks for: in its headers,
+mod entity_tags; // its conditions among them,
 mod query; // in its query,
-mod fields; // and in its body, valid or refused
+mod json; // and in its body, which is data alone:
+mod fields; // valid or refused
 mod task; // a task, and the events of what happens to it
 mod store; // task and event, one statement
 mod cache; // what readers may see
@@ -43,9 +45,9 @@ async fn handle(request: Request) -> Result<WasiResponse, ErrorCode> {
     let accept = Accept::of(request.headers());
     let answer = match instance::get().await {
         Ok(instance) => {
-            let answer = instance.router.borrow_mut().call(request);
+            let answer = instance.router.borrow_mut().call(api::normalized(request));
             let Ok(response) = answer.await;
-            response
+            api::with_all_allowed(response)
         }
         Err(error) => Problem::Config(error).into_response(),
     };

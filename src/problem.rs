@@ -11,7 +11,8 @@ use thiserror::Error;
 use utoipa::ToSchema;
 
 use crate::config::ConfigError;
-use crate::fields::{Invalid, Place};
+use crate::fields::{Errors, Invalid, Place};
+use crate::headers::parts;
 use crate::log;
 use crate::store::StoreError;
 
@@ -22,6 +23,10 @@ const RETRY_AFTER_S: u16 = 1;
 pub const PATCH_MEDIA_TYPES: &[&str] = &["application/merge-patch+json", "application/json"];
 const ACCEPT_PATCH: HeaderName = HeaderName::from_static("accept-patch");
 
+/// RFC 6750, section 3: a challenge has a parameter, and an error only if there was a token.
+pub const CHALLENGE: &str = r#"Bearer realm="tasks""#;
+pub const CHALLENGE_AFTER_A_TOKEN: &str = r#"Bearer realm="tasks", error="invalid_token""#;
+
 #[derive(Debug, Error)]
 pub enum Problem {
     #[error("the body is not JSON: {0}")]
@@ -30,6 +35,10 @@ pub enum Problem {
     Incomplete(String),
     #[error("a bearer token is needed (RFC 6750)")]
     Unauthorized,
+    #[error("this bearer token is not known")]
+    InvalidToken,
+    #[error("Idempotency-Key is for POST; make this request conditional with If-Match instead")]
+    UnexpectedIdempotencyKey,
     #[error("there is nothing at this path")]
     NotFound,
     #[error("there is no task with this id")]
@@ -46,10 +55,10 @@ pub enum Problem {
     TooLarge(usize),
     #[error("send the body as {}", .0.join(" or "))]
     UnsupportedMediaType(&'static [&'static str]),
-    #[error("the request is not valid; errors lists every reason")]
-    Invalid(Vec<Invalid>),
-    #[error("this Idempotency-Key was used for another request; each request needs its own")]
-    KeyReused,
+    #[error("send the body as it is, without a Content-Encoding")]
+    UnsupportedEncoding,
+    #[error("the request is not valid; errors lists the reasons")]
+    Invalid(Errors),
     #[error("a write needs If-Match with the version that it is meant for")]
     PreconditionRequired,
     #[error("the service is not configured")]
@@ -58,15 +67,21 @@ pub enum Problem {
     Store(#[from] StoreError),
 }
 
+impl From<Invalid> for Problem {
+    fn from(invalid: Invalid) -> Self {
+        Problem::Invalid(invalid.into())
+    }
+}
+
 /// An error on its way to [`render`], which knows what the client wants to read.
 #[derive(Clone)]
 struct Stashed(Arc<Problem>);
 
-/// RFC 9457, section 3.1, and two members of our own.
+/// RFC 9457, section 3.1, and three members of our own.
 #[derive(Serialize, ToSchema)]
-#[schema(as = Problem, description = "Problem details (RFC 9457), with two members of our own.")]
+#[schema(as = Problem, description = "Problem details (RFC 9457), with three members of our own.")]
 pub struct Details<'a> {
-    #[schema(examples("Unprocessable Entity"))]
+    #[schema(examples("Unprocessable Content"))]
     title: &'a str,
     #[schema(minimum = 400, maximum = 599, examples(422))]
     status: u16,
@@ -74,10 +89,14 @@ pub struct Details<'a> {
     detail: String,
     /// Stands in the service's log as well.
     request_id: &'a str,
-    /// Everything that is wrong with the request; of a 422 only.
+    /// What is wrong with the request, up to 50 reasons; of a 422 only.
     #[serde(skip_serializing_if = "<[_]>::is_empty")]
     #[schema(required = false)]
     errors: &'a [Invalid],
+    /// How many reasons there are beyond those in `errors`.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(minimum = 1, nullable = false)]
+    errors_omitted: Option<usize>,
 }
 
 impl IntoResponse for Problem {
@@ -107,11 +126,18 @@ pub fn render(mut response: Response, accept: Accept, request_id: &str) -> Respo
     if matches!(status, StatusCode::SERVICE_UNAVAILABLE | StatusCode::CONFLICT) {
         headers.insert(header::RETRY_AFTER, HeaderValue::from(RETRY_AFTER_S));
     }
-    if status == StatusCode::UNAUTHORIZED {
-        headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
-    }
-    if let Problem::UnsupportedMediaType(media_types) = &*problem {
-        headers.extend([accepted(media_types)]);
+    match &*problem {
+        Problem::Unauthorized => {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE));
+        }
+        Problem::InvalidToken => {
+            headers.insert(header::WWW_AUTHENTICATE, HeaderValue::from_static(CHALLENGE_AFTER_A_TOKEN));
+        }
+        Problem::UnsupportedMediaType(media_types) => headers.extend([accepted(media_types)]),
+        Problem::UnsupportedEncoding => {
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static("identity"));
+        }
+        _ => {}
     }
     headers.remove(header::CONTENT_LENGTH);
     *response.body_mut() = Body::from(body.to_string());
@@ -141,9 +167,9 @@ impl Accept {
     pub fn of(headers: &HeaderMap) -> Accept {
         let accepts = |media_type: &str| {
             let values = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
-            let mut ranges = values.flat_map(|value| value.split(','));
+            let mut ranges = values.flat_map(|value| parts(value, ','));
             ranges.any(|range| {
-                range.split(';').next().is_some_and(|range| range.trim().eq_ignore_ascii_case(media_type))
+                parts(range, ';').next().is_some_and(|range| range.trim().eq_ignore_ascii_case(media_type))
             })
         };
         if accepts("application/json") && !accepts("application/problem+json") {
@@ -157,16 +183,20 @@ impl Accept {
 impl Problem {
     fn status(&self) -> StatusCode {
         match self {
-            Problem::Malformed(_) | Problem::Incomplete(_) => StatusCode::BAD_REQUEST,
-            Problem::Unauthorized => StatusCode::UNAUTHORIZED,
+            Problem::Malformed(_) | Problem::Incomplete(_) | Problem::UnexpectedIdempotencyKey => {
+                StatusCode::BAD_REQUEST
+            }
+            Problem::Unauthorized | Problem::InvalidToken => StatusCode::UNAUTHORIZED,
             Problem::NotFound | Problem::NoSuchTask => StatusCode::NOT_FOUND,
             Problem::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Problem::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Problem::InWork => StatusCode::CONFLICT,
             Problem::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
             Problem::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
-            Problem::UnsupportedMediaType(_) => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Problem::Invalid(_) | Problem::KeyReused => StatusCode::UNPROCESSABLE_ENTITY,
+            Problem::UnsupportedMediaType(_) | Problem::UnsupportedEncoding => {
+                StatusCode::UNSUPPORTED_MEDIA_TYPE
+            }
+            Problem::Invalid(_) => StatusCode::UNPROCESSABLE_ENTITY,
             Problem::PreconditionRequired => StatusCode::PRECONDITION_REQUIRED,
             Problem::Config(_) | Problem::Store(StoreError::Refused(_)) => StatusCode::INTERNAL_SERVER_ERROR,
             Problem::Store(StoreError::Unavailable(_)) => StatusCode::SERVICE_UNAVAILABLE,
@@ -188,25 +218,28 @@ impl Problem {
         }
     }
 
-    fn errors(&self) -> &[Invalid] {
+    fn errors(&self) -> (&[Invalid], Option<usize>) {
         match self {
-            Problem::Invalid(errors) => errors,
-            _ => &[],
+            Problem::Invalid(errors) => (errors.listed(), Some(errors.omitted()).filter(|count| *count > 0)),
+            _ => (&[], None),
         }
     }
 
     fn details(&self, request_id: &str) -> Value {
         let status = self.status();
+        let (errors, errors_omitted) = self.errors();
         json!(Details {
-            title: status.canonical_reason().unwrap_or_default(),
+            title: title(status),
             status: status.as_u16(),
             detail: self.detail(),
             request_id,
-            errors: self.errors(),
+            errors,
+            errors_omitted,
         })
     }
 
-    /// `detail` is a text, or for a 422 a list of what is wrong, each with where it is.
+    /// `detail` is a text, or for a 422 a list of what is wrong, each with where it is; and how
+    /// many it leaves out.
     fn as_fastapi(&self) -> Value {
         let item = |invalid: &Invalid| {
             let loc: Vec<Value> = match &invalid.place {
@@ -223,10 +256,22 @@ impl Problem {
             };
             json!({ "loc": loc, "msg": invalid.detail, "type": invalid.code })
         };
-        match self {
-            Problem::Invalid(errors) => json!({ "detail": errors.iter().map(item).collect::<Vec<_>>() }),
-            other => json!({ "detail": other.detail() }),
+        match self.errors() {
+            ([], _) => json!({ "detail": self.detail() }),
+            (errors, None) => json!({ "detail": errors.iter().map(item).collect::<Vec<_>>() }),
+            (errors, omitted) => {
+                json!({ "detail": errors.iter().map(item).collect::<Vec<_>>(), "errors_omitted": omitted })
+            }
         }
+    }
+}
+
+/// The reason phrase of RFC 9110, section 15; `http` has those of older standards for two of them.
+fn title(status: StatusCode) -> &'static str {
+    match status {
+        StatusCode::PAYLOAD_TOO_LARGE => "Content Too Large",
+        StatusCode::UNPROCESSABLE_ENTITY => "Unprocessable Content",
+        _ => status.canonical_reason().unwrap_or_default(),
     }
 }
 
@@ -249,15 +294,43 @@ mod tests {
             assert_eq!(of(accept), Accept::Problem, "{accept}");
         }
         assert_eq!(Accept::of(&HeaderMap::new()), Accept::Problem);
+        assert_eq!(of(r#"text/html;x=", application/json""#), Accept::Problem);
+    }
+
+    #[test]
+    fn titles_are_those_of_rfc_9110() {
+        let of = |problem: Problem| problem.details("")["title"].clone();
+        assert_eq!(of(Problem::TooLarge(64)), "Content Too Large");
+        assert_eq!(of(Problem::Invalid(Errors::default())), "Unprocessable Content");
+        assert_eq!(of(Problem::NoSuchTask), "Not Found");
+    }
+
+    #[test]
+    fn an_answer_lists_50_errors_and_counts_the_rest() {
+        let mut errors = Errors::default();
+        for number in 0..70 {
+            errors.push(|| Invalid::parameter(&number.to_string(), "unknown", "no"));
+        }
+        let problem = Problem::Invalid(errors);
+        let details = problem.details("");
+        assert_eq!(
+            (details["errors"].as_array().unwrap().len(), &details["errors_omitted"]),
+            (50, &json!(20))
+        );
+        let fastapi = problem.as_fastapi();
+        assert_eq!(
+            (fastapi["detail"].as_array().unwrap().len(), &fastapi["errors_omitted"]),
+            (50, &json!(20))
+        );
     }
 
     #[test]
     fn fastapis_form_names_places_its_own_way() {
         let invalid = |place| Invalid { place, detail: "no".into(), code: "value" };
-        let problem = Problem::Invalid(vec![
-            invalid(Place::Pointer("/0/a~1b".into())),
-            invalid(Place::Parameter("limit".into())),
-        ]);
+        let mut errors = Errors::default();
+        errors.push(|| invalid(Place::Pointer("/0/a~1b".into())));
+        errors.push(|| invalid(Place::Parameter("limit".into())));
+        let problem = Problem::Invalid(errors);
         assert_eq!(
             problem.as_fastapi(),
             json!({ "detail": [

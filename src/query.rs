@@ -1,5 +1,6 @@
 //! What a list is asked for: filters, order, and where the page begins.
 
+use std::collections::BTreeSet;
 use std::fmt::Write as _;
 
 use base64::Engine as _;
@@ -8,7 +9,7 @@ use contract::timestamp;
 use serde::{Deserialize, Serialize};
 use uuid::Uuid;
 
-use crate::fields::{Invalid, NO_NUL, TAG_CHARS_MAX, TIME, parse_time};
+use crate::fields::{Errors, Invalid, NO_NUL, TAG_CHARS_MAX, TAGS_MAX, TIME, parse_time};
 use crate::task::{Priority, Status};
 
 pub const LIMIT_DEFAULT: u8 = 20;
@@ -16,12 +17,15 @@ pub const LIMIT_MAX: u8 = 100;
 pub const OFFSET_MAX: u32 = 10_000;
 pub const WORDS_CHARS_MAX: usize = 200;
 pub const CURSOR_CHARS_MAX: usize = 512;
+/// More than any query needs: each parameter once, and as many tags as a task can have.
+pub const PARAMETERS_MAX: usize = 32;
 
 #[derive(Clone, Debug, Default)]
 pub struct Query {
     pub status: Option<Status>,
     pub priority: Option<Priority>,
-    pub tag: Option<String>,
+    /// All of these, in order, each once.
+    pub tags: Vec<String>,
     /// In the form in which times travel.
     pub due_before: Option<String>,
     pub words: Option<String>,
@@ -91,44 +95,57 @@ impl Cursor {
         URL_SAFE_NO_PAD.encode(json)
     }
 
+    /// Nothing if it was not given out. Each part is parsed and written anew, since PostgreSQL
+    /// reads it: RFC 3339 has times that PostgreSQL refuses.
     fn decode(text: &str) -> Option<Cursor> {
         if text.len() > CURSOR_CHARS_MAX {
             return None;
         }
         let cursor: Cursor = serde_json::from_slice(&URL_SAFE_NO_PAD.decode(text).ok()?).ok()?;
-        // The key goes back to PostgreSQL as what it was; anything else would be an error there.
-        let sound = match Sort::parse(&cursor.sort)?.key {
-            SortKey::CreatedAt => Uuid::try_parse(&cursor.key).is_ok(),
-            SortKey::UpdatedAt => parse_time(&cursor.key).is_some(),
-            SortKey::DueAt => cursor.key == "infinity" || parse_time(&cursor.key).is_some(),
-            SortKey::Priority => matches!(cursor.key.as_str(), "0" | "1" | "2"),
+        let sort = Sort::parse(&cursor.sort)?;
+        let key = match (sort.key, cursor.key.as_str()) {
+            (SortKey::DueAt, "infinity") | (SortKey::Priority, "0" | "1" | "2") => cursor.key,
+            (SortKey::Priority, _) => return None,
+            (SortKey::CreatedAt | SortKey::UpdatedAt | SortKey::DueAt, time) => {
+                timestamp::to_text(&parse_time(time)?)
+            }
         };
-        sound.then_some(cursor)
+        Some(Cursor::new(sort, key, cursor.id))
     }
 }
 
 impl Query {
     /// # Errors
-    /// Everything that is wrong with the query string; a parameter that is not known is.
-    pub fn parse(query: &str) -> Result<Query, Vec<Invalid>> {
+    /// Everything that is wrong with the query string: a parameter that is not known, and one that is there
+    /// twice, too. Nothing else is looked at if there are more than [`PARAMETERS_MAX`].
+    pub fn parse(query: &str) -> Result<Query, Errors> {
+        let pairs = || form_urlencoded::parse(query.as_bytes());
+        if let Some((name, _)) = pairs().nth(PARAMETERS_MAX) {
+            return Err(Invalid::parameter(&name, "length", "a query has at most 32 parameters").into());
+        }
         let mut parsed = Query { limit: LIMIT_DEFAULT, ..Query::default() };
-        let mut invalid = Vec::new();
-        for (name, value) in form_urlencoded::parse(query.as_bytes()) {
-            if let Err((code, detail)) = parsed.set(&name, &value) {
-                invalid.push(Invalid::parameter(&name, code, detail));
+        let mut errors = Errors::default();
+        let mut seen = BTreeSet::new();
+        for (name, value) in pairs() {
+            let set = match seen.insert(name.clone()) || name == "tag" {
+                true => parsed.set(&name, &value),
+                false => Err(("value", "is given more than once")),
+            };
+            if let Err((code, detail)) = set {
+                errors.push(|| Invalid::parameter(&name, code, detail));
             }
         }
         if parsed.after.is_some() && parsed.offset > 0 {
             let detail = "a page begins after a cursor or at an offset, not both";
-            invalid.push(Invalid::parameter("offset", "value", detail));
+            errors.push(|| Invalid::parameter("offset", "value", detail));
         }
         if let Some(cursor) = &parsed.after
             && cursor.sort != parsed.sort.name()
         {
             let detail = "the cursor is of a list in another order";
-            invalid.push(Invalid::parameter("cursor", "value", detail));
+            errors.push(|| Invalid::parameter("cursor", "value", detail));
         }
-        if invalid.is_empty() { Ok(parsed) } else { Err(invalid) }
+        if errors.is_empty() { Ok(parsed) } else { Err(errors) }
     }
 
     fn set(&mut self, name: &str, value: &str) -> Result<(), (&'static str, &'static str)> {
@@ -140,7 +157,15 @@ impl Query {
         match name {
             "status" => self.status = Some(Status::parse(value).ok_or(("value", STATUS))?),
             "priority" => self.priority = Some(Priority::parse(value).ok_or(("value", PRIORITY))?),
-            "tag" => self.tag = Some(text(value, TAG_CHARS_MAX, "must have 1 to 50 characters")?),
+            "tag" => {
+                let tag = text(value, TAG_CHARS_MAX, "must have 1 to 50 characters")?;
+                if let Err(place) = self.tags.binary_search(&tag) {
+                    self.tags.insert(place, tag);
+                }
+                if self.tags.len() > TAGS_MAX {
+                    return Err(("length", "may be given for at most 20 tags"));
+                }
+            }
             "due_before" => {
                 let time = parse_time(value).ok_or(("value", TIME))?;
                 self.due_before = Some(timestamp::to_text(&time));
@@ -177,7 +202,7 @@ impl Query {
         };
         add("status", self.status.map(Status::as_str));
         add("priority", self.priority.map(Priority::as_str));
-        add("tag", self.tag.as_deref());
+        self.tags.iter().for_each(|tag| add("tag", Some(tag)));
         add("due_before", self.due_before.as_deref());
         add("q", self.words.as_deref());
         add("cursor", self.after.as_ref().map(Cursor::encode).as_deref());
@@ -219,17 +244,19 @@ mod tests {
         for bad in
             ["limit=0", "limit=101", "limit=-1", "limit=", "limit=x", "limit=1.0", "limt=1", "offset=10001"]
         {
-            assert_eq!(Query::parse(bad).unwrap_err().len(), 1, "{bad}");
+            assert_eq!(Query::parse(bad).unwrap_err().listed().len(), 1, "{bad}");
         }
     }
 
     #[test]
     fn the_same_query_has_the_same_name() {
-        let one =
-            Query::parse("tag=a%20b&status=todo&limit=5&due_before=2026-01-01T01:00:00%2B01:00").unwrap();
-        let other =
-            Query::parse("due_before=2026-01-01T00:00:00Z&limit=5&sort=-created_at&status=todo&tag=a+b")
-                .unwrap();
+        let one = Query::parse("tag=c&tag=a%20b&status=todo&limit=5&due_before=2026-01-01T01:00:00%2B01:00")
+            .unwrap();
+        let other = Query::parse(
+            "due_before=2026-01-01T00:00:00Z&limit=5&sort=-created_at&tag=a+b&status=todo&tag=c&tag=c",
+        )
+        .unwrap();
+        assert_eq!(one.tags, ["a b", "c"]);
         assert_eq!(one.canonical(), other.canonical());
         assert_eq!(Query::parse(&one.canonical()).unwrap().canonical(), one.canonical());
     }
@@ -254,7 +281,39 @@ mod tests {
             ("x".repeat(513), ""),
         ] {
             let invalid = Query::parse(&format!("cursor={cursor}&{query}")).unwrap_err();
-            assert_eq!(invalid.len(), 1, "{cursor}: {invalid:?}");
+            assert_eq!(invalid.listed().len(), 1, "{cursor}: {invalid:?}");
         }
+    }
+
+    #[test]
+    fn a_cursor_is_parsed_and_written_anew() {
+        for (sort, key, expected) in [
+            ("-updated_at", "2026-01-01T20:00:00+20:00", "2026-01-01T00:00:00.000000Z"),
+            ("due_at", "2026-01-01T00:00:00.0000019\u{2212}01:00", "2026-01-01T01:00:00.000001Z"),
+            ("created_at", "2026-01-01t00:00:00z", "2026-01-01T00:00:00.000000Z"),
+        ] {
+            let given = Cursor::new(Sort::parse(sort).unwrap(), key.to_owned(), Uuid::from_u128(7));
+            let parsed = Cursor::decode(&given.encode()).unwrap();
+            assert_eq!((parsed.key.as_str(), parsed.id), (expected, given.id));
+        }
+    }
+
+    #[test]
+    fn only_a_tag_may_be_given_twice() {
+        for query in ["status=todo&status=done", "limit=1&limit=1", "q=a&q=b", "x=1&x=1"] {
+            let errors = Query::parse(query).unwrap_err();
+            let detail = &errors.listed().last().unwrap().detail;
+            assert_eq!(detail, "is given more than once", "{query}");
+        }
+        let tags = |count: usize| (0..count).map(|tag| format!("tag={tag}&")).collect::<String>();
+        assert_eq!(Query::parse(&tags(20)).unwrap().tags.len(), 20);
+        assert_eq!(Query::parse(&tags(21)).unwrap_err().listed()[0].code, "length");
+    }
+
+    #[test]
+    fn a_query_has_at_most_32_parameters() {
+        let errors = Query::parse(&"a&".repeat(20_000)).unwrap_err();
+        assert_eq!((errors.listed().len(), errors.omitted()), (1, 0), "{errors:?}");
+        assert_eq!(Query::parse(&"a&".repeat(32)).unwrap_err().listed().len(), 32);
     }
 }

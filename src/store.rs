@@ -17,7 +17,7 @@ mod connection; // on which
 mod statements; // the use cases, and what they ask and answer
 
 use connection::Connection;
-pub use statements::{Changed, Deleted, Found, Inserted};
+pub use statements::{Changed, Deleted, Found, Inserted, Once};
 
 pub struct Store {
     /// For a use case as a whole: connection, statement, and the repetition of both.

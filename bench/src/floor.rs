@@ -69,9 +69,9 @@ fn text(operation: Operation) -> String {
         Operation::Create => INSERT_TASK.to_owned(),
         Operation::Update => CHANGE_TASK.to_owned(),
         Operation::List | Operation::ListCached => LIST_TASKS
-            .replace("{key_text}", "id::text")
-            .replace("{key}", "id")
-            .replace("{type}", "uuid")
+            .replace("{key_text}", "created_at::text")
+            .replace("{key}", "created_at")
+            .replace("{type}", "timestamptz")
             .replace("{direction}", "desc")
             .replace("{after}", "<"),
         Operation::Get | Operation::GetCached | Operation::Hello => READ_TASK.to_owned(),
@@ -130,9 +130,9 @@ async fn ask(client: &Client, statement: &Statement, operation: Operation, numbe
             client.query_one(statement, &parameters).await?;
         }
         Operation::List | Operation::ListCached => {
-            let (limit, offset) = (20_i64, i64::from(number % 111));
+            let (no_tags, limit, offset) = (None::<Vec<String>>, 20_i64, i64::from(number % 111));
             let parameters: [&(dyn ToSql + Sync); 9] =
-                [&no_text, &None::<i16>, &no_text, &no_text, &no_text, &no_text, &no_id, &limit, &offset];
+                [&no_text, &None::<i16>, &no_tags, &no_text, &no_text, &no_text, &no_id, &limit, &offset];
             client.query_one(statement, &parameters).await?;
         }
         Operation::Get | Operation::GetCached | Operation::Hello => {

@@ -33,8 +33,8 @@ struct Order {
 }
 
 const ORDERS: [Order; 8] = [
-    order("created_at", "id", "id::text", "uuid", true),
-    order("-created_at", "id", "id::text", "uuid", false),
+    order("created_at", "created_at", "created_at::text", "timestamptz", true),
+    order("-created_at", "created_at", "created_at::text", "timestamptz", false),
     order("updated_at", "updated_at", "updated_at::text", "timestamptz", true),
     order("-updated_at", "updated_at", "updated_at::text", "timestamptz", false),
     order("due_at", DUE, DUE_TEXT, "timestamptz", true),
@@ -175,11 +175,12 @@ async fn ask(
 ) -> Result<Vec<tokio_postgres::Row>> {
     let [status, priority, tag, due_before, words] = filter;
     let priority: Option<i16> = priority.map(str::parse).transpose()?;
+    let tags = tag.map(|tag| vec![tag]);
     let (key, id) = after.map(|(key, id)| (key.as_str(), id.as_str())).unzip();
     // The id goes as text and is cast, which saves a type.
     let statement = statement.replace("$7::uuid", "($7::text)::uuid");
     let parameters: [&(dyn ToSql + Sync); 9] =
-        [status, &priority, tag, due_before, words, &key, &id, &PAGE_ROWS, &0_i64];
+        [status, &priority, &tags, due_before, words, &key, &id, &PAGE_ROWS, &0_i64];
     Ok(client.query(&statement, &parameters).await?)
 }
 

@@ -142,6 +142,14 @@ mod tests {
     }
 
     #[test]
+    fn private_tokens_of_serde_json_are_data_in_a_payload() {
+        let payload = r#"{"$serde_json::private::RawValue": "{}"}"#;
+        let sent = Event { payload: RawValue::from_string(payload.into()).unwrap(), ..event() };
+        let received: Event = serde_json::from_str(&serde_json::to_string(&sent).unwrap()).unwrap();
+        assert_eq!(received.payload.get(), payload);
+    }
+
+    #[test]
     fn sequences_order_as_text_like_versions_do_as_numbers() {
         let [two, ten] = [2, 10].map(|version| Event { version, ..event() }.sequence());
         assert!(two < ten);

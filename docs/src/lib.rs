@@ -4,7 +4,7 @@
 //! own component, whose instances stay small. Nobody needs a token to read it.
 
 use bytes::Bytes;
-use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_NONE_MATCH};
+use http::header::{ALLOW, CACHE_CONTROL, CONTENT_LENGTH, CONTENT_TYPE, ETAG, IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderName, HeaderValue, Method, Response, StatusCode};
 use spin_sdk::http::{FullBody, IntoResponse, Request};
 use spin_sdk::http_service;
@@ -44,9 +44,14 @@ fn answer(method: &Method, path: &str, headers: &HeaderMap) -> Response<FullBody
         response.headers_mut().insert(ALLOW, HeaderValue::from_static("GET, HEAD, OPTIONS"));
         return response;
     }
+    let is_named_by = |name| headers.get_all(name).iter().any(|tags| names(tags, file.etag));
+    if headers.contains_key(IF_MATCH) && !is_named_by(IF_MATCH) {
+        let body = r#"{"title": "Precondition Failed", "status": 412}"#;
+        return problem(StatusCode::PRECONDITION_FAILED, body);
+    }
     // Kept by who reads it, and asked for again each time: a 304, unless it has changed.
     let kept = [(ETAG, file.etag), (CACHE_CONTROL, "no-cache")];
-    if headers.get_all(IF_NONE_MATCH).iter().any(|tags| names(tags, file.etag)) {
+    if is_named_by(IF_NONE_MATCH) {
         return with(StatusCode::NOT_MODIFIED, &kept, b"");
     }
     let mut response = with(StatusCode::OK, &kept, file.content);
@@ -61,10 +66,12 @@ fn answer(method: &Method, path: &str, headers: &HeaderMap) -> Response<FullBody
     response
 }
 
-/// Whether a list of entity tags has this one; the comparison is weak (RFC 9110, section 13.1.2).
+/// Whether a list of entity tags has this one, weak or strong; `*`, which is all of them, is the
+/// whole value (RFC 9110, section 13.1). A tag has no quote in it, so every second part between
+/// quotes is one.
 fn names(tags: &HeaderValue, etag: &str) -> bool {
     let tags = tags.to_str().unwrap_or_default();
-    tags.split(',').map(str::trim).any(|tag| tag == "*" || tag.trim_start_matches("W/") == etag)
+    tags.trim() == "*" || tags.split('"').skip(1).step_by(2).any(|tag| tag == etag.trim_matches('"'))
 }
 
 fn problem(status: StatusCode, body: &'static str) -> Response<FullBody<Bytes>> {

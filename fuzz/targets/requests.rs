@@ -4,10 +4,14 @@
 #![no_main]
 #![expect(dead_code, reason = "these modules are the component's, and a part of what they have is parsed here")]
 
+#[path = "../../src/entity_tags.rs"]
+mod entity_tags;
 #[path = "../../src/fields.rs"]
 mod fields;
 #[path = "../../src/headers.rs"]
 mod headers;
+#[path = "../../src/json.rs"]
+mod json;
 #[path = "../../src/query.rs"]
 mod query;
 #[path = "../../src/task.rs"]
@@ -50,7 +54,7 @@ fuzz_target!(|data: &[u8]| {
     let (query, headers, body) = split(data);
     list(&String::from_utf8_lossy(query));
     ask(&headers);
-    if let Ok(body) = serde_json::from_slice::<Value>(body) {
+    if let Ok(body) = json::parse(body) {
         write(&body);
     }
 });

@@ -6,6 +6,8 @@ use serde_json::Value;
 
 use crate::config::Config;
 use crate::deadline::within;
+use crate::headers::single;
+use crate::json;
 use crate::problem::Problem;
 
 pub(super) const TASK_BYTES_MAX: usize = 64 * 1024;
@@ -13,9 +15,14 @@ pub(super) const BATCH_BYTES_MAX: usize = 1024 * 1024;
 
 pub(super) const JSON: &[&str] = &["application/json"];
 
-/// Refuses a request whose body is not sent as one of these.
+/// Refuses a request whose body is not sent as one of these, and as it is.
 pub(super) fn expect(headers: &HeaderMap, media_types: &'static [&'static str]) -> Result<(), Problem> {
-    let content_type = headers.get(header::CONTENT_TYPE).and_then(|value| value.to_str().ok());
+    let encodings = headers.get_all(header::CONTENT_ENCODING).into_iter();
+    let mut encodings = encodings.flat_map(|value| value.as_bytes().split(|byte| *byte == b','));
+    if !encodings.all(|encoding| encoding.trim_ascii().eq_ignore_ascii_case(b"identity")) {
+        return Err(Problem::UnsupportedEncoding);
+    }
+    let content_type = single(headers, "content-type").and_then(|value| value.to_str().ok());
     let essence = content_type.and_then(|value| value.split(';').next()).map(str::trim).unwrap_or_default();
     if media_types.iter().any(|media_type| essence.eq_ignore_ascii_case(media_type)) {
         Ok(())
@@ -53,7 +60,7 @@ async fn collect(body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
 }
 
 pub(super) fn parse(body: &[u8]) -> Result<Value, Problem> {
-    serde_json::from_slice(body).map_err(|error| Problem::Malformed(error.to_string()))
+    json::parse(body).map_err(|error| Problem::Malformed(error.to_string()))
 }
 
 #[cfg(test)]
@@ -73,6 +80,24 @@ mod tests {
         assert!(with("application/json") && with("Application/JSON; charset=utf-8"));
         assert!(!with("text/plain") && !with("application/x-www-form-urlencoded"));
         assert!(expect(&HeaderMap::new(), JSON).is_err());
+        let mut twice = HeaderMap::new();
+        for _ in 0..2 {
+            twice.append(header::CONTENT_TYPE, HeaderValue::from_static("application/json"));
+        }
+        assert!(expect(&twice, JSON).is_err());
+    }
+
+    #[test]
+    fn a_body_with_a_content_coding_is_refused() {
+        for (coding, is_taken) in
+            [("identity", true), ("Identity", true), ("gzip", false), ("identity, br", false)]
+        {
+            let headers = HeaderMap::from_iter([
+                (header::CONTENT_TYPE, HeaderValue::from_static("application/json")),
+                (header::CONTENT_ENCODING, HeaderValue::from_static(coding)),
+            ]);
+            assert_eq!(expect(&headers, JSON).is_ok(), is_taken, "{coding}");
+        }
     }
 
     proptest! {

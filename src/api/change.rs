@@ -6,8 +6,8 @@ use uuid::Uuid;
 
 use super::{PathId, body, json, task_id, with_etag, written};
 use crate::config::Config;
-use crate::fields::{Changes, NewTask};
-use crate::headers::{Conditions, Preferences, traceparent};
+use crate::fields::{Changes, Errors, Invalid, NewTask, Shown};
+use crate::headers::{Conditions, IDEMPOTENCY_KEY, Preferences, traceparent};
 use crate::instance::{self, Instance};
 use crate::problem::{PATCH_MEDIA_TYPES, Problem};
 use crate::store::{Changed, Deleted, Found};
@@ -17,9 +17,13 @@ pub(super) async fn put(id: PathId, request: Request) -> Result<Response, Proble
     let instance = instance::get().await?;
     let (parts, body) = request.into_parts();
     body::expect(&parts.headers, body::JSON)?;
+    refuse_key(&parts)?;
     let body = body::read(body, body::TASK_BYTES_MAX, &instance.config).await?;
-    let new = NewTask::parse(body::parse(&body)?).map_err(Problem::Invalid)?;
-    change(&instance, id, &parts, &Changes::all(new)).await
+    let (new, shown) = NewTask::parse_put(body::parse(&body)?).map_err(Problem::Invalid)?;
+    if shown.id.is_some_and(|shown| shown != id) {
+        return Err(mismatched(&["id"]));
+    }
+    change(&instance, id, &parts, &Changes::all(new), &shown).await
 }
 
 pub(super) async fn patch(id: PathId, request: Request) -> Result<Response, Problem> {
@@ -27,15 +31,17 @@ pub(super) async fn patch(id: PathId, request: Request) -> Result<Response, Prob
     let instance = instance::get().await?;
     let (parts, body) = request.into_parts();
     body::expect(&parts.headers, PATCH_MEDIA_TYPES)?;
+    refuse_key(&parts)?;
     let body = body::read(body, body::TASK_BYTES_MAX, &instance.config).await?;
     let changes = Changes::parse_patch(body::parse(&body)?).map_err(Problem::Invalid)?;
-    change(&instance, id, &parts, &changes).await
+    change(&instance, id, &parts, &changes, &Shown::default()).await
 }
 
 pub(super) async fn delete(id: PathId, request: Request) -> Result<Response, Problem> {
     let id = task_id(id)?;
     let instance = instance::get().await?;
     let (parts, _) = request.into_parts();
+    refuse_key(&parts)?;
     let conditions = conditions(&parts, &instance.config)?;
     let traceparent = traceparent(&parts.headers);
     match instance.store.delete_task(id, &conditions, traceparent).await? {
@@ -59,10 +65,12 @@ async fn change(
     id: Uuid,
     parts: &Parts,
     changes: &Changes,
+    shown: &Shown,
 ) -> Result<Response, Problem> {
     let conditions = conditions(parts, &instance.config)?;
     let preferences = Preferences::parse(&parts.headers);
-    match instance.store.change_task(id, changes, &conditions, traceparent(&parts.headers)).await? {
+    let traceparent = traceparent(&parts.headers);
+    match instance.store.change_task(id, changes, shown, &conditions, traceparent).await? {
         Changed::Done(task, event) => {
             let response = changed(task, preferences);
             let dropped = instance.cache.drop_stale(&[id]).await;
@@ -77,6 +85,7 @@ async fn change(
             Ok(response)
         }
         Changed::Refused => Err(Problem::PreconditionFailed),
+        Changed::Mismatched(names) => Err(mismatched(&names)),
         Changed::Missing => Err(Problem::NoSuchTask),
     }
 }
@@ -85,6 +94,21 @@ fn changed(task: Found, preferences: Preferences) -> Response {
     let response =
         if preferences.minimal { StatusCode::NO_CONTENT.into_response() } else { json(task.document) };
     with_etag(task.version, response)
+}
+
+/// These fields of a PUT's body are not the task's.
+fn mismatched(names: &[&str]) -> Problem {
+    let mut errors = Errors::default();
+    for name in names {
+        let detail = "is not what the task has; read the task again, or leave the field out";
+        errors.push(|| Invalid::at(format!("/{name}"), "value", detail));
+    }
+    Problem::Invalid(errors)
+}
+
+/// What cannot be honoured must not be ignored: who sends a key relies on it.
+fn refuse_key(parts: &Parts) -> Result<(), Problem> {
+    if parts.headers.contains_key(IDEMPOTENCY_KEY) { Err(Problem::UnexpectedIdempotencyKey) } else { Ok(()) }
 }
 
 fn conditions(parts: &Parts, config: &Config) -> Result<Conditions, Problem> {

@@ -2,22 +2,24 @@ use std::rc::Rc;
 
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
+use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 
-use super::{body, json, with_etag, written};
-use crate::fields::NewTask;
+use super::guard::Token;
+use super::{BATCH_PATH, TASKS_PATH, body, json, with_etag, written};
+use crate::fields::{Invalid, NewTask};
 use crate::headers::{Preferences, idempotency_key, traceparent};
 use crate::instance;
 use crate::problem::Problem;
-use crate::store::Inserted;
+use crate::store::{Inserted, Once};
 use crate::task;
 
 pub(super) async fn one(request: Request) -> Result<Response, Problem> {
     let instance = instance::get().await?;
     let (parts, body) = request.into_parts();
     body::expect(&parts.headers, body::JSON)?;
-    let key = idempotency_key(&parts.headers).map_err(Problem::Invalid)?;
+    let key = idempotency_key(&parts.headers)?;
     let body = body::read(body, body::TASK_BYTES_MAX, &instance.config).await?;
     let new = NewTask::parse(body::parse(&body)?).map_err(Problem::Invalid)?;
     let preferences = Preferences::parse(&parts.headers);
@@ -28,17 +30,18 @@ pub(super) async fn one(request: Request) -> Result<Response, Problem> {
     let dropped = match key {
         None => instance.creations.commit(Rc::clone(&new), &instance.store, &instance.cache).await?,
         Some(key) => {
-            let fingerprint = format!("{:x}", Sha256::digest(&body));
-            match instance.store.insert_task_once(task, event, &key, &fingerprint, &document).await? {
+            let request = Once::of(&parts, TASKS_PATH, &key, &body);
+            match instance.store.insert_task_once(task, event, &request, &document).await? {
                 Inserted::Made => instance.cache.drop_stale(&[]).await,
                 Inserted::Before { task_id, response } => {
                     // The first answer may not have got as far as the cache.
                     instance.cache.drop_stale(&[]).await;
+                    let task_id = task_id.unwrap_or_default();
                     let mut response = created(&task_id, response, preferences);
                     written::tell_applied(preferences.without_wait(), &mut response);
                     return Ok(response);
                 }
-                Inserted::Other => return Err(Problem::KeyReused),
+                Inserted::Other => return Err(key_reused()),
                 Inserted::InWork => return Err(Problem::InWork),
             }
         }
@@ -52,18 +55,55 @@ pub(super) async fn many(request: Request) -> Result<Response, Problem> {
     let instance = instance::get().await?;
     let (parts, body) = request.into_parts();
     body::expect(&parts.headers, body::JSON)?;
+    let key = idempotency_key(&parts.headers)?;
     let body = body::read(body, body::BATCH_BYTES_MAX, &instance.config).await?;
     let new = NewTask::parse_batch(body::parse(&body)?).map_err(Problem::Invalid)?;
     let preferences = Preferences::parse(&parts.headers);
 
     let traceparent = traceparent(&parts.headers);
-    let tasks: Vec<_> = new.into_iter().map(|new| task::create(new, traceparent.clone())).collect();
-    instance.store.insert_tasks(&tasks).await?;
-    let (tasks, events): (Vec<_>, Vec<_>) = tasks.into_iter().unzip();
+    let new: Vec<_> = new.into_iter().map(|new| task::create(new, traceparent.clone())).collect();
+    let tasks: Vec<_> = new.iter().map(|(task, _)| task).collect();
     let document = serde_json::to_string(&tasks).expect("a task has only string keys");
+    match key {
+        None => instance.store.insert_tasks(&new).await?,
+        Some(key) => {
+            let request = Once::of(&parts, BATCH_PATH, &key, &body);
+            match instance.store.insert_tasks_once(&new, &request, &document).await? {
+                Inserted::Made => {}
+                Inserted::Before { response, .. } => {
+                    instance.cache.drop_stale(&[]).await;
+                    let mut response = told(response, preferences);
+                    written::tell_applied(preferences.without_wait(), &mut response);
+                    return Ok(response);
+                }
+                Inserted::Other => return Err(key_reused()),
+                Inserted::InWork => return Err(Problem::InWork),
+            }
+        }
+    }
+    let events = new.into_iter().map(|(_, event)| event).collect();
     let response = told(document, preferences);
     let dropped = instance.cache.drop_stale(&[]).await;
     Ok(written::finish(&instance, events, dropped, preferences, response).await)
+}
+
+impl Once {
+    /// A key belongs to its path, and to the token of who sent it. Neither of the three has a quote
+    /// in it, so no two of them have one name. Where the API is open, a key of [`TASKS_PATH`] is
+    /// its own name.
+    fn of(parts: &Parts, path: &str, key: &str, body: &[u8]) -> Once {
+        let token = parts.extensions.get::<Token>().map(|Token(hash)| hex::encode(hash));
+        let key = match token {
+            None if path == TASKS_PATH => key.to_owned(),
+            token => format!("{path}\"{}\"{key}", token.unwrap_or_default()),
+        };
+        Once { key, fingerprint: format!("{:x}", Sha256::digest(body)) }
+    }
+}
+
+fn key_reused() -> Problem {
+    let detail = "was used for another request; each request needs its own";
+    Invalid::header("Idempotency-Key", "value", detail).into()
 }
 
 fn created(task_id: &str, document: String, preferences: Preferences) -> Response {

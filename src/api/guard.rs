@@ -6,15 +6,21 @@ use axum::Router;
 use axum::extract::Request;
 use axum::middleware::{Next, from_fn};
 use axum::response::{IntoResponse as _, Response};
-use http::{HeaderMap, HeaderName, HeaderValue, Method, header};
+use http::{HeaderMap, HeaderName, Method, header};
 use sha2::{Digest as _, Sha256};
 use subtle::{Choice, ConstantTimeEq as _};
 use tower_http::cors::{AllowOrigin, CorsLayer};
+use tower_service::Service as _;
 
 use crate::config::{Config, Origins, TokenHash};
+use crate::headers::single;
 use crate::problem::Problem;
 
 const PREFLIGHT_MAX_AGE_S: u64 = 600;
+
+/// The token that a request was let in with; there is none where the API is open.
+#[derive(Clone)]
+pub(super) struct Token(pub TokenHash);
 
 /// With what the configuration asks for around it, and nothing else: each layer costs every request something.
 pub(super) fn guarded(router: Router, config: &Config) -> Router {
@@ -26,28 +32,50 @@ pub(super) fn guarded(router: Router, config: &Config) -> Router {
         router.layer(from_fn(move |request, next| bearer(tokens.clone(), request, next)))
     };
     match cors(config) {
-        Some(cors) => router.layer(cors),
+        // The layer takes every OPTIONS request for a preflight.
+        Some(cors) => {
+            let without_cors = router.clone();
+            router.layer(cors).layer(from_fn(move |request: Request, next: Next| {
+                let mut without_cors = without_cors.clone();
+                async move {
+                    if request.method() == Method::OPTIONS && !is_preflight(request.headers()) {
+                        without_cors.call(request).await.into_response()
+                    } else {
+                        next.run(request).await
+                    }
+                }
+            }))
+        }
         None => router,
     }
 }
 
-async fn bearer(tokens: Arc<[TokenHash]>, request: Request, next: Next) -> Response {
-    if is_known(&tokens, request.headers()) {
+/// Fetch standard, section 3.3.2.
+fn is_preflight(headers: &HeaderMap) -> bool {
+    headers.contains_key(header::ORIGIN) && headers.contains_key(header::ACCESS_CONTROL_REQUEST_METHOD)
+}
+
+async fn bearer(tokens: Arc<[TokenHash]>, mut request: Request, next: Next) -> Response {
+    let Some(sent) = sent(request.headers()) else {
+        return Problem::Unauthorized.into_response();
+    };
+    if is_known(&tokens, &sent) {
+        request.extensions_mut().insert(Token(sent));
         next.run(request).await
     } else {
-        Problem::Unauthorized.into_response()
+        Problem::InvalidToken.into_response()
     }
 }
 
+/// The hash of the token that a request has, if it has one.
+fn sent(headers: &HeaderMap) -> Option<TokenHash> {
+    let (scheme, token) = single(headers, "authorization")?.as_bytes().split_at_checked(7)?;
+    scheme.eq_ignore_ascii_case(b"bearer ").then(|| Sha256::digest(token).into())
+}
+
 /// Compares hashes, each with each, in a time that tells nothing of them.
-fn is_known(tokens: &[TokenHash], headers: &HeaderMap) -> bool {
-    let sent = headers.get(header::AUTHORIZATION).map(HeaderValue::as_bytes).unwrap_or_default();
-    let Some((scheme, token)) = sent.split_at_checked(7) else {
-        return false;
-    };
-    let hash = Sha256::digest(token);
-    let known = tokens.iter().fold(Choice::from(0), |known, token| known | token.ct_eq(hash.as_slice()));
-    scheme.eq_ignore_ascii_case(b"bearer ") && bool::from(known)
+fn is_known(tokens: &[TokenHash], sent: &TokenHash) -> bool {
+    tokens.iter().fold(Choice::from(0), |known, token| known | token.ct_eq(sent)).into()
 }
 
 /// What pages of the configured origins may send and see. Without any, no header of this kind is sent.

@@ -4,7 +4,7 @@ use http::{HeaderMap, StatusCode, header};
 
 use super::{PathId, json, task_id, with_etag};
 use crate::cache::Cached;
-use crate::headers::has_version;
+use crate::headers::{has_version, wants_version};
 use crate::instance;
 use crate::problem::Problem;
 
@@ -13,7 +13,7 @@ pub(super) async fn task(id: PathId, request: Request) -> Result<Response, Probl
     let instance = instance::get().await?;
     let lease = match instance.cache.task(id).await {
         Cached::Hit(cached) => match decode(&cached) {
-            Some((version, document)) => return Ok(found(version, document, request.headers())),
+            Some((version, document)) => return found(version, document, request.headers()),
             None => None,
         },
         Cached::Miss(lease) => Some(lease),
@@ -23,7 +23,7 @@ pub(super) async fn task(id: PathId, request: Request) -> Result<Response, Probl
     if let Some(lease) = lease {
         instance.cache.store(lease, format!("{}\n{}", task.version, task.document).as_bytes()).await;
     }
-    Ok(found(task.version, task.document.as_bytes(), request.headers()))
+    found(task.version, task.document.as_bytes(), request.headers())
 }
 
 /// What has happened to a task and is not on the topic yet.
@@ -34,15 +34,19 @@ pub(super) async fn events(id: PathId) -> Result<Response, Problem> {
     Ok(json(events))
 }
 
-fn found(version: i64, document: &[u8], headers: &HeaderMap) -> Response {
+/// In the order of RFC 9110, section 13.2.2.
+fn found(version: i64, document: &[u8], headers: &HeaderMap) -> Result<Response, Problem> {
+    if !wants_version(headers, version) {
+        return Err(Problem::PreconditionFailed);
+    }
     if !has_version(headers, version) {
-        return with_etag(version, json(document.to_vec()));
+        return Ok(with_etag(version, json(document.to_vec())));
     }
     // What a 200 would say of the task, without the task (RFC 9110, section 15.4.5).
     let mut response = with_etag(version, json(Vec::new()));
     *response.status_mut() = StatusCode::NOT_MODIFIED;
     response.headers_mut().remove(header::CONTENT_TYPE);
-    response
+    Ok(response)
 }
 
 /// What is cached of a task: its version, a line's end, its JSON.

@@ -4,7 +4,7 @@ use serde_json::{Map, Value, json};
 
 use super::responses::{self, answer, errors};
 use super::schemas::{self, reference, task};
-use crate::fields::TAG_CHARS_MAX;
+use crate::fields::{TAG_CHARS_MAX, TAGS_MAX};
 use crate::headers::IDEMPOTENCY_KEY_CHARS_MAX;
 use crate::problem::PATCH_MEDIA_TYPES;
 use crate::query::{CURSOR_CHARS_MAX, LIMIT_DEFAULT, LIMIT_MAX, OFFSET_MAX, SortKey, WORDS_CHARS_MAX};
@@ -16,7 +16,8 @@ pub(super) fn openapi() -> Value {
     document["info"]["title"] = json!("Task API");
     document["info"]["description"] = json!(
         "Tasks, whose every change is committed together with its event for the topic `task_events`; \
-         /asyncapi.json describes those. Query parameters that are not listed here are refused. HEAD is \
+         /asyncapi.json describes those. A list refuses query parameters that are not listed here, and all but `tag` \
+         if they are there twice. HEAD is \
          answered wherever GET is, and OPTIONS everywhere."
     );
     document["servers"] = json!([{ "url": "/" }]);
@@ -76,26 +77,27 @@ fn create_many() -> Value {
     let tasks = json!({ "type": "array", "items": reference("Task") });
     let headers = &["Preference-Applied", "Event-Receipt"];
     let created = answer("The tasks in the order of the request.", headers, Some(tasks));
-    let mut responses = with("201", created, &["400", "408", "413", "415", "422"]);
+    let mut responses = with("201", created, &["400", "408", "409", "413", "415", "422"]);
     responses["204"] = answer(MINIMAL, headers, None);
     json!({
         "tags": ["tasks"],
         "operationId": "createTasks",
         "summary": "Create up to 500 tasks, all or none",
-        "parameters": asked(&["Prefer", "Traceparent"]),
+        "parameters": asked(&["IdempotencyKey", "Prefer", "Traceparent"]),
         "requestBody": body("NewTasks", &["application/json"], &json!([{ "title": "a" }, { "title": "b" }])),
         "responses": responses,
     })
 }
 
 fn read() -> Value {
-    let mut responses = with("200", answer("The task.", &["ETag"], Some(reference("Task"))), &["404", "422"]);
+    let task = answer("The task.", &["ETag"], Some(reference("Task")));
+    let mut responses = with("200", task, &["404", "412", "422"]);
     responses["304"] = answer("The task has the version that If-None-Match names.", &["ETag"], None);
     json!({
         "tags": ["tasks"],
         "operationId": "getTask",
         "summary": "Read a task",
-        "parameters": asked(&["IfNoneMatch"]),
+        "parameters": asked(&["IfMatch", "IfNoneMatch"]),
         "responses": responses,
     })
 }
@@ -105,8 +107,10 @@ fn replace() -> Value {
         "tags": ["tasks"],
         "operationId": "replaceTask",
         "summary": "Set every field of a task, absent ones to their defaults",
+        "description": "What a GET shows can be sent back: id, version, created_at and updated_at have to be the task's, \
+                        or absent.",
         "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent"]),
-        "requestBody": body("NewTask", &["application/json"], &json!({ "title": "buy milk", "status": "done" })),
+        "requestBody": body("TaskReplacement", &["application/json"], &json!({ "title": "buy milk", "status": "done" })),
         "responses": changed(),
     })
 }
@@ -129,7 +133,11 @@ fn delete() -> Value {
         "operationId": "deleteTask",
         "summary": "Delete a task",
         "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent"]),
-        "responses": with("204", answer("There is no such task any more.", headers, None), &["404", "412", "422", "428"]),
+        "responses": with(
+            "204",
+            answer("There is no such task any more.", headers, None),
+            &["400", "404", "412", "422", "428"],
+        ),
     })
 }
 
@@ -207,13 +215,22 @@ fn parameters() -> Value {
         },
         "Status": query("status", "Only tasks in this status.", reference("Status")),
         "Priority": query("priority", "Only tasks of this priority.", reference("Priority")),
-        "Tag": query("tag", "Only tasks that have this tag.", words(TAG_CHARS_MAX)),
+        "Tag": query(
+            "tag",
+            "Only tasks that have all these tags: `tag=a&tag=b`.",
+            json!({ "type": "array", "maxItems": TAGS_MAX, "items": words(TAG_CHARS_MAX) }),
+        ),
         "DueBefore": query(
             "due_before",
             "Only tasks that are due before this time.",
             json!({ "type": "string", "format": "date-time" }),
         ),
-        "Words": query("q", "Only tasks with all these words in title and description.", words(WORDS_CHARS_MAX)),
+        "Words": query(
+            "q",
+            "Only tasks with all these words in title and description. White space, punctuation and symbols separate \
+             words, so `2024` finds invoice-2024, and `example` an e-mail address with it.",
+            words(WORDS_CHARS_MAX),
+        ),
         "Sort": query("sort", "A minus is for descending.", json!({ "enum": sorts, "default": "-created_at" })),
         "Cursor": query(
             "cursor",
@@ -233,13 +250,15 @@ fn parameters() -> Value {
         ),
         "IfMatch": header(
             "If-Match",
-            "Entity tags of the versions that the change is meant for, or `*`. A setting makes it mandatory.",
+            "Entity tags of the versions that the request is meant for, or `*`; a list that cannot be read fits none. A \
+             setting makes it mandatory for changes.",
             text(&["\"1\""]),
         ),
         "IfNoneMatch": header("If-None-Match", "Entity tags of versions that are not wanted.", text(&["\"7\"", "*"])),
         "IdempotencyKey": header(
             "Idempotency-Key",
-            "Makes the request safe to repeat for 24 hours: the same key and body give the first answer again.",
+            "Makes the request safe to repeat for 24 hours: the same key and body give the first answer again. A key \
+             belongs to the path and the bearer token that it is sent with. PUT, PATCH and DELETE refuse it.",
             json!({ "type": "string", "pattern": key, "examples": ["\"8e03978e-40d5-43e8-bc93-6894a57f9324\""] }),
         ),
         "Prefer": header(
@@ -250,7 +269,7 @@ fn parameters() -> Value {
         ),
         "Traceparent": header(
             "traceparent",
-            "W3C Trace Context, passed on with the event; ignored if it is malformed, as that says.",
+            "W3C Trace Context, passed on with the event; ignored if it is not valid, as that says.",
             text(&["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]),
         ),
         "RequestId": header(

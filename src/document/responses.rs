@@ -3,6 +3,7 @@
 use serde_json::{Map, Value, json};
 
 use super::schemas::{reference, task};
+use crate::problem::{CHALLENGE, CHALLENGE_AFTER_A_TOKEN};
 
 /// An answer of an operation. `headers` names some of `headers()`; all have X-Request-Id.
 pub(super) fn answer(description: &str, headers: &[&str], schema: Option<Value>) -> Value {
@@ -39,9 +40,14 @@ pub(super) fn components() -> Value {
         ("408", "Request Timeout", "the body took too long to arrive", &[]),
         ("409", "Conflict", "the first request with this Idempotency-Key is still in work", &["Retry-After"]),
         ("412", "Precondition Failed", "the task has another version by now; read it again", &[]),
-        ("413", "Payload Too Large", "the body is larger than 64 KiB", &[]),
-        ("415", "Unsupported Media Type", "send the body as application/json", &["Accept", "Accept-Patch"]),
-        ("422", "Unprocessable Entity", "the request is not valid; errors lists every reason", &[]),
+        ("413", "Content Too Large", "the body is larger than 64 KiB", &[]),
+        (
+            "415",
+            "Unsupported Media Type",
+            "send the body as application/json",
+            &["Accept", "Accept-Encoding", "Accept-Patch"],
+        ),
+        ("422", "Unprocessable Content", "the request is not valid; errors lists the reasons", &[]),
         ("428", "Precondition Required", "a write needs If-Match with the version that it is meant for", &[]),
         (
             "500",
@@ -105,6 +111,7 @@ pub(super) fn headers() -> Value {
             "topic=\"task_events\", partition=2, offset=41",
         ),
         "Accept": text("Of a POST or a PUT: what is taken instead.", "application/json"),
+        "Accept-Encoding": text("If the body has a Content-Encoding: what is taken instead.", "identity"),
         "Accept-Patch": text(
             "Of a PATCH: what is taken instead (RFC 5789).",
             "application/merge-patch+json, application/json",
@@ -115,9 +122,9 @@ pub(super) fn headers() -> Value {
             "schema": { "type": "integer", "minimum": 0 },
         },
         "WWW-Authenticate": {
-            "description": "How to authenticate (RFC 6750).",
+            "description": "How to authenticate (RFC 6750); with an error if there was a token.",
             "required": true,
-            "schema": { "const": "Bearer" },
+            "schema": { "enum": [CHALLENGE, CHALLENGE_AFTER_A_TOKEN] },
         },
     })
 }

@@ -5,7 +5,8 @@ use serde_json::{Map, Value, json};
 use utoipa::OpenApi;
 
 use crate::fields::{
-    BATCH_TASKS_MAX, Changes, DESCRIPTION_CHARS_MAX, NewTask, TAG_CHARS_MAX, TAGS_MAX, TITLE_CHARS_MAX,
+    BATCH_TASKS_MAX, Changes, DESCRIPTION_CHARS_MAX, ERRORS_LISTED_MAX, NewTask, TAG_CHARS_MAX, TAGS_MAX,
+    TITLE_CHARS_MAX,
 };
 use crate::problem::Details;
 use crate::task::Task;
@@ -27,6 +28,8 @@ pub(super) fn openapi() -> Value {
     let schemas = document["components"]["schemas"].as_object_mut().unwrap();
     limit(schemas);
     refuse_the_unknown(schemas);
+    let replacement = replacement(schemas);
+    schemas.insert("TaskReplacement".to_owned(), replacement);
     schemas.extend(undeclared());
     document
 }
@@ -81,6 +84,7 @@ fn limit(schemas: &mut Map<String, Value>) {
     fields["description"]["default"] = json!(defaults.description);
     fields["due_at"]["default"] = json!(defaults.due_at);
     schemas["Task"]["examples"] = json!([task()]);
+    schemas["Problem"]["properties"]["errors"]["maxItems"] = json!(ERRORS_LISTED_MAX);
     let code = json!({ "enum": ["required", "type", "length", "value", "unknown"] });
     let properties = &mut schemas["Invalid"]["allOf"][1]["properties"];
     properties["code"].as_object_mut().unwrap().extend(code.as_object().unwrap().clone());
@@ -91,6 +95,18 @@ fn refuse_the_unknown(schemas: &mut Map<String, Value>) {
     for name in ["NewTask", "TaskPatch"] {
         schemas[name]["additionalProperties"] = json!(false);
     }
+}
+
+/// What PUT takes: a new task, and what a GET shows beyond that.
+fn replacement(schemas: &Map<String, Value>) -> Value {
+    let mut replacement = schemas["NewTask"].clone();
+    replacement["description"] = json!(
+        "A task as it is to be. What is absent is as the defaults say; id, version and times have to fit the task."
+    );
+    for name in ["id", "version", "created_at", "updated_at"] {
+        replacement["properties"][name] = schemas["Task"]["properties"][name].clone();
+    }
+    replacement
 }
 
 /// Of JSON that no type of ours stands for: PostgreSQL makes it, or `serde_json::json!` does.
@@ -123,8 +139,18 @@ fn undeclared() -> Map<String, Value> {
                 "detail": {
                     "oneOf": [
                         { "type": "string" },
-                        { "type": "array", "minItems": 1, "items": reference("FastApiErrorItem") },
+                        {
+                            "type": "array",
+                            "minItems": 1,
+                            "maxItems": ERRORS_LISTED_MAX,
+                            "items": reference("FastApiErrorItem"),
+                        },
                     ],
+                },
+                "errors_omitted": {
+                    "type": "integer",
+                    "minimum": 1,
+                    "description": "How many reasons there are beyond those in detail.",
                 },
             },
         },

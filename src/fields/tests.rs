@@ -2,15 +2,17 @@ use serde_json::json;
 
 use super::*;
 
-fn named(invalid: Vec<Invalid>) -> Vec<(String, &'static str)> {
-    let name = |invalid: Invalid| match invalid.place {
-        Place::Pointer(place) | Place::Parameter(place) | Place::Header(place) => (place, invalid.code),
+fn named(errors: &Errors) -> Vec<(String, &'static str)> {
+    let name = |invalid: &Invalid| match &invalid.place {
+        Place::Pointer(place) | Place::Parameter(place) | Place::Header(place) => {
+            (place.clone(), invalid.code)
+        }
     };
-    invalid.into_iter().map(name).collect()
+    errors.listed().iter().map(name).collect()
 }
 
 fn refused(body: Value) -> Vec<(String, &'static str)> {
-    named(NewTask::parse(body).expect_err("refused"))
+    named(&NewTask::parse(body).expect_err("refused"))
 }
 
 #[test]
@@ -75,7 +77,7 @@ fn absent_and_null_are_different_in_a_patch() {
     assert!(changes.tags.is_none() && changes.status.is_none());
     for name in ["title", "status", "priority", "tags"] {
         let invalid = Changes::parse_patch(json!({ (name): null })).expect_err("refused");
-        assert_eq!(named(invalid), [(format!("/{name}"), "type")]);
+        assert_eq!(named(&invalid), [(format!("/{name}"), "type")]);
     }
 }
 
@@ -85,10 +87,10 @@ fn a_batch_names_the_place_of_what_is_wrong() {
     assert_eq!(tasks.len(), 2);
     let body = json!([{ "title": "a" }, {}, 7, { "title": "b", "x": 1 }]);
     assert_eq!(
-        named(NewTask::parse_batch(body).expect_err("refused")),
+        named(&NewTask::parse_batch(body).expect_err("refused")),
         [("/1/title".into(), "required"), ("/2".into(), "type"), ("/3/x".into(), "unknown")]
     );
-    assert_eq!(named(NewTask::parse_batch(json!([])).expect_err("refused")), [(String::new(), "length")]);
+    assert_eq!(named(&NewTask::parse_batch(json!([])).expect_err("refused")), [(String::new(), "length")]);
 }
 
 #[test]
@@ -97,4 +99,41 @@ fn times_need_an_offset_and_a_year_that_text_can_hold() {
     {
         assert_eq!(parse_time(bad), None, "{bad}");
     }
+}
+
+#[test]
+fn fifty_errors_are_listed_and_the_rest_counted() {
+    let fields: Map<_, _> = (0..290).map(|number| (number.to_string(), Value::Null)).collect();
+    let errors = NewTask::parse_batch(json!(vec![fields; 500])).expect_err("refused");
+    assert_eq!((errors.listed().len(), errors.omitted()), (50, 500 * 291 - 50));
+}
+
+#[test]
+fn a_name_that_is_long_is_not_repeated() {
+    let body = json!({ "title": "a", ("x".repeat(100)): 1, ("y".repeat(101)): 1 });
+    assert_eq!(refused(body), [(format!("/{}", "x".repeat(100)), "unknown"), (String::new(), "unknown")]);
+    let parameter = Invalid::parameter(&"ü".repeat(101), "unknown", "");
+    assert_eq!(parameter.place, Place::Parameter("ü".repeat(100)));
+}
+
+#[test]
+fn a_put_takes_what_a_get_shows() {
+    let (task, _) = crate::task::create(NewTask::parse(json!({ "title": "a" })).unwrap(), None);
+    let (new, shown) = NewTask::parse_put(json!(task)).unwrap();
+    assert_eq!(new.title, "a");
+    let expected = Shown {
+        id: Some(task.id),
+        version: Some(1),
+        created_at: Some(task.created_at),
+        updated_at: Some(task.updated_at),
+    };
+    assert_eq!(shown, expected);
+    assert_eq!(NewTask::parse_put(json!({ "title": "a" })).unwrap().1, Shown::default());
+    let bad = json!({ "id": 7, "version": 1.5, "created_at": null, "updated_at": "now", "x": 1 });
+    let places: Vec<_> = named(&NewTask::parse_put(bad).expect_err("refused"));
+    let names = ["/id", "/version", "/created_at", "/updated_at", "/title", "/x"];
+    assert_eq!(places.iter().map(|(place, _)| place.as_str()).collect::<Vec<_>>(), names);
+    let before_the_first = NewTask::parse_put(json!({ "title": "a", "version": 0 }));
+    assert_eq!(named(&before_the_first.expect_err("refused")), [("/version".into(), "value")]);
+    assert!(NewTask::parse_put(json!([])).is_err());
 }

@@ -11,21 +11,13 @@ with claim as (
         set fingerprint = excluded.fingerprint, task_id = excluded.task_id,
             response = excluded.response, created_at = excluded.created_at
         where idempotency_keys.created_at < excluded.created_at - interval '24 hours'
-    returning task_id
-), task as (
-    insert into tasks (id, title, description, status, priority, due_at, tags, version, created_at, updated_at,
-                       last_event_id)
-    select $1::uuid, $2::text, $3::text, $4::text, $5::int2, ($6::text)::timestamptz, $7::text[], 1,
-           ($8::text)::timestamptz, ($8::text)::timestamptz, $9::uuid
+    returning key
+), made as materialized (
+    select insert_task($1::uuid, $2::text, $3::text, $4::text, $5::int2, ($6::text)::timestamptz, $7::text[],
+                       ($8::text)::timestamptz, $9::uuid, $10::text, $11::text, $12::text)
     from claim
-    returning id
-), event as (
-    insert into outbox (id, aggregatetype, aggregateid, type, payload, version, time, traceparent)
-    select $9::uuid, 'task', task.id, $10::text, $11::text, 1, ($8::text)::timestamptz, $12::text
-    from task
-    returning id
 )
-select exists (select from event) as made,
+select (select count(*) > 0 from made) as made,
        first.fingerprint, first.task_id::text, first.response
 from (values (1)) as always_one
 left join idempotency_keys as first

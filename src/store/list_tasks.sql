@@ -5,7 +5,7 @@
 -- The whole page is one value: Spin hands rows over one at a time, which costs more than the query.
 -- One row more than asked for tells whether there is a next page.
 --
--- $1 status, $2 priority, $3 tag, $4 due before, $5 words, $6 and $7 key and id of the last task seen,
+-- $1 status, $2 priority, $3 tags, all of them, $4 due before, $5 words, $6 and $7 key and id of the last task seen,
 -- $8 limit, $9 offset.
 with page as (
     select row_number() over () as place, ordered.*
@@ -14,9 +14,9 @@ with page as (
         from tasks
         where ($1::text is null or status = $1::text)
           and ($2::int2 is null or priority = $2::int2)
-          and ($3::text is null or tags @> array[$3::text])
+          and ($3::text[] is null or tags @> $3::text[])
           and ($4::text is null or coalesce(due_at, 'infinity') < ($4::text)::timestamptz)
-          and ($5::text is null or words @@ plainto_tsquery('simple', $5::text))
+          and ($5::text is null or words @@ plainto_tsquery('simple', words_in($5::text)))
           and ($6::text is null or ({key}, id) {after} (($6::text)::{type}, $7::uuid))
         order by {key} {direction}, id {direction}
         limit $8::int8 + 1 offset $9::int8

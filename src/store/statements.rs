@@ -9,7 +9,7 @@ use spin_sdk::pg::{Decode, Error as PgError, ParameterValue, Row};
 use uuid::Uuid;
 
 use super::{Store, StoreError, rows};
-use crate::fields::Changes;
+use crate::fields::{Changes, Shown};
 use crate::headers::Conditions;
 use crate::query::{Cursor, Query, SortKey};
 use crate::task::Task;
@@ -17,6 +17,8 @@ use crate::task::Task;
 const INSERT_TASK: &str = include_str!("insert_task.sql");
 const INSERT_TASK_ONCE: &str = include_str!("insert_task_once.sql");
 const INSERT_TASKS: &str = include_str!("insert_tasks.sql");
+const INSERT_TASKS_ONCE: &str = include_str!("insert_tasks_once.sql");
+const REPLACE_TASK: &str = include_str!("replace_task.sql");
 const CHANGE_TASK: &str = include_str!("change_task.sql");
 const DELETE_TASK: &str = include_str!("delete_task.sql");
 const READ_TASK: &str = include_str!("read_task.sql");
@@ -29,12 +31,20 @@ pub struct Found {
     pub version: i64,
 }
 
+/// A request that has an effect once, however often it comes.
+pub struct Once {
+    pub key: String,
+    /// Of its body.
+    pub fingerprint: String,
+}
+
 /// What became of an insertion with an idempotency key.
 pub enum Inserted {
     Made,
     /// The key was used for the same request before; this is what was answered.
     Before {
-        task_id: String,
+        /// Of a batch there is none.
+        task_id: Option<String>,
         response: String,
     },
     /// The key was used for another request.
@@ -49,6 +59,8 @@ pub enum Changed {
     Same(Found),
     /// A precondition does not hold.
     Refused,
+    /// These fields of the request, which only the API sets, are not the task's.
+    Mismatched(Vec<&'static str>),
     Missing,
 }
 
@@ -81,24 +93,12 @@ impl Store {
         &self,
         task: &Task,
         event: &Event,
-        key: &str,
-        fingerprint: &str,
+        request: &Once,
         response: &str,
     ) -> Result<Inserted, StoreError> {
         let mut parameters = new_task(task, event);
-        parameters.extend([text(key), text(fingerprint), text(response)]);
-        let row = self.one_row(INSERT_TASK_ONCE, parameters).await?;
-        if get(&row, "made")? {
-            return Ok(Inserted::Made);
-        }
-        let first: Option<String> = get(&row, "fingerprint")?;
-        match first {
-            None => Ok(Inserted::InWork),
-            Some(first) if first == fingerprint => {
-                Ok(Inserted::Before { task_id: get(&row, "task_id")?, response: get(&row, "response")? })
-            }
-            Some(_) => Ok(Inserted::Other),
-        }
+        parameters.extend([text(&request.key), text(&request.fingerprint), text(response)]);
+        inserted(&self.one_row(INSERT_TASK_ONCE, parameters).await?, request)
     }
 
     /// Commits many new tasks and their events, all or none. Safe to repeat.
@@ -106,30 +106,7 @@ impl Store {
         &self,
         tasks: impl IntoIterator<Item = &(Task, Event)>,
     ) -> Result<(), StoreError> {
-        /// A row of the statement's input; the ranks of priorities are the database's own.
-        #[derive(Serialize)]
-        struct Input<'a> {
-            #[serde(flatten)]
-            task: &'a Task,
-            rank: i16,
-            event_id: Uuid,
-            r#type: EventType,
-            payload: &'a str,
-            traceparent: Option<&'a str>,
-        }
-        let input: Vec<_> = tasks
-            .into_iter()
-            .map(|(task, event)| Input {
-                task,
-                rank: task.priority.rank(),
-                event_id: event.id,
-                r#type: event.event_type,
-                payload: event.payload.get(),
-                traceparent: event.traceparent.as_deref(),
-            })
-            .collect();
-        let input = serde_json::to_string(&input).expect("a task has only string keys");
-        let parameters = vec![text(&input)];
+        let parameters = vec![new_tasks(tasks)];
         self.run(async |connection| {
             connection.execute(INSERT_TASKS, parameters.clone()).await?;
             Ok(())
@@ -137,11 +114,26 @@ impl Store {
         .await
     }
 
-    /// Commits a change and its event. Safe to repeat: a statement knows its own event.
+    /// The same for a request with an idempotency key, whose first answer is `response`.
+    pub async fn insert_tasks_once(
+        &self,
+        tasks: &[(Task, Event)],
+        request: &Once,
+        response: &str,
+    ) -> Result<Inserted, StoreError> {
+        let now = time(&timestamp::now());
+        let parameters =
+            vec![new_tasks(tasks), text(&request.key), text(&request.fingerprint), text(response), now];
+        inserted(&self.one_row(INSERT_TASKS_ONCE, parameters).await?, request)
+    }
+
+    /// Commits a change and its event, if the task is as `shown`. Safe to repeat: a statement knows
+    /// its own event.
     pub async fn change_task(
         &self,
         id: Uuid,
         changes: &Changes,
+        shown: &Shown,
         conditions: &Conditions,
         traceparent: Option<String>,
     ) -> Result<Changed, StoreError> {
@@ -164,11 +156,20 @@ impl Store {
         set(changes.due_at.is_some(), changes.due_at.flatten().as_ref().map(time));
         set(changes.tags.is_some(), changes.tags.as_deref().map(texts));
 
-        let Some(row) = self.rows(CHANGE_TASK, parameters).await?.pop() else {
+        let is_shown = *shown != Shown::default();
+        if is_shown {
+            parameters.extend([
+                shown.version.map_or(ParameterValue::DbNull, ParameterValue::Int64),
+                shown.created_at.as_ref().map_or(ParameterValue::DbNull, time),
+                shown.updated_at.as_ref().map_or(ParameterValue::DbNull, time),
+            ]);
+        }
+        let statement = if is_shown { REPLACE_TASK } else { CHANGE_TASK };
+        let Some(row) = self.rows(statement, parameters).await?.pop() else {
             return Ok(Changed::Missing);
         };
         if !get::<bool>(&row, "allowed")? {
-            return Ok(Changed::Refused);
+            return if is_shown { refused(&row) } else { Ok(Changed::Refused) };
         }
         let (Some(document), Some(version)) = (get(&row, "document")?, get(&row, "version")?) else {
             return Err(StoreError::Unavailable(anyhow!(
@@ -224,7 +225,7 @@ impl Store {
         let parameters = vec![
             optional(query.status.map(crate::task::Status::as_str)),
             query.priority.map_or(ParameterValue::DbNull, |priority| ParameterValue::Int16(priority.rank())),
-            optional(query.tag.as_deref()),
+            if query.tags.is_empty() { ParameterValue::DbNull } else { texts(&query.tags) },
             optional(query.due_before.as_deref()),
             optional(query.words.as_deref()),
             last_key,
@@ -253,7 +254,7 @@ impl Store {
 fn list_statement(query: &Query) -> String {
     const TIME: &str = r#"to_char({key} at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')"#;
     let (key, key_text, key_type) = match query.sort.key {
-        SortKey::CreatedAt => ("id", "id::text", "uuid"),
+        SortKey::CreatedAt => ("created_at", TIME, "timestamptz"),
         SortKey::UpdatedAt => ("updated_at", TIME, "timestamptz"),
         SortKey::DueAt => (
             "coalesce(due_at, 'infinity')",
@@ -287,6 +288,60 @@ fn new_task(task: &Task, event: &Event) -> Vec<ParameterValue> {
         text(event.payload.get()),
         optional(event.traceparent.as_deref()),
     ]
+}
+
+fn new_tasks<'a>(tasks: impl IntoIterator<Item = &'a (Task, Event)>) -> ParameterValue {
+    /// A row of the statement's input; the ranks of priorities are the database's own.
+    #[derive(Serialize)]
+    struct Input<'a> {
+        #[serde(flatten)]
+        task: &'a Task,
+        rank: i16,
+        event_id: Uuid,
+        r#type: EventType,
+        payload: &'a str,
+        traceparent: Option<&'a str>,
+    }
+    let input = tasks.into_iter().map(|(task, event)| Input {
+        task,
+        rank: task.priority.rank(),
+        event_id: event.id,
+        r#type: event.event_type,
+        payload: event.payload.get(),
+        traceparent: event.traceparent.as_deref(),
+    });
+    let input = serde_json::to_string(&input.collect::<Vec<_>>()).expect("a task has only string keys");
+    ParameterValue::Str(input)
+}
+
+/// What became of an insertion with an idempotency key.
+fn inserted(row: &Row, request: &Once) -> Result<Inserted, StoreError> {
+    if get(row, "made")? {
+        return Ok(Inserted::Made);
+    }
+    let first: Option<String> = get(row, "fingerprint")?;
+    match first {
+        None => Ok(Inserted::InWork),
+        Some(first) if first == request.fingerprint => {
+            Ok(Inserted::Before { task_id: get(row, "task_id")?, response: get(row, "response")? })
+        }
+        Some(_) => Ok(Inserted::Other),
+    }
+}
+
+/// Why a task was not replaced. If nothing in the row says so, others changed the task while it was
+/// compared.
+fn refused(row: &Row) -> Result<Changed, StoreError> {
+    if !get::<bool>(row, "preconditions_hold")? {
+        return Ok(Changed::Refused);
+    }
+    let mut mismatched = Vec::new();
+    for name in ["version", "created_at", "updated_at"] {
+        if !get::<bool>(row, &format!("{name}_fits"))? {
+            mismatched.push(name);
+        }
+    }
+    Ok(if mismatched.is_empty() { Changed::Refused } else { Changed::Mismatched(mismatched) })
 }
 
 /// What a change and a deletion have in common.

@@ -47,9 +47,9 @@ impl Store {
         let pool = Pool::builder(manager).max_size(CONNECTIONS_MAX).build()?;
         // Newest first, as `src/store/statements.rs` writes it.
         let list_tasks = LIST_TASKS
-            .replace("{key_text}", "id::text")
-            .replace("{key}", "id")
-            .replace("{type}", "uuid")
+            .replace("{key_text}", "created_at::text")
+            .replace("{key}", "created_at")
+            .replace("{type}", "timestamptz")
             .replace("{direction}", "desc")
             .replace("{after}", "<");
         Ok(Store { pool, list_tasks })
@@ -132,9 +132,9 @@ impl Store {
     pub async fn list_tasks(&self, limit: i64, offset: i64) -> Result<Page> {
         let connection = self.pool.get().await?;
         let statement = connection.prepare_cached(&self.list_tasks).await?;
-        let nothing = None::<&str>;
+        let (nothing, no_tags) = (None::<&str>, None::<Vec<String>>);
         let parameters: [&(dyn ToSql + Sync); 9] =
-            [&nothing, &None::<i16>, &nothing, &nothing, &nothing, &nothing, &None::<Uuid>, &limit, &offset];
+            [&nothing, &None::<i16>, &no_tags, &nothing, &nothing, &nothing, &None::<Uuid>, &limit, &offset];
         let row = connection.query_one(&statement, &parameters).await?;
         let (key, id): (Option<String>, Option<String>) = (row.get("last_key"), row.get("last_id"));
         Ok(Page { list: row.get("list"), last: key.zip(id) })
