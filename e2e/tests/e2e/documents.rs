@@ -65,6 +65,15 @@ async fn the_page_for_people_needs_no_other_host() -> Result<()> {
         let etag = file.header("etag").context("an entity tag")?;
         let again = answer(deployment.api.get(path).header("If-None-Match", etag)).await?;
         assert_eq!(again.status, StatusCode::NOT_MODIFIED, "{path}");
+        for (name, tags, expected) in [
+            ("If-None-Match", "\"x,*,y\"".to_owned(), StatusCode::OK),
+            ("If-None-Match", format!("\"a,b\", W/{etag}"), StatusCode::NOT_MODIFIED),
+            ("If-Match", "\"x,*,y\"".to_owned(), StatusCode::PRECONDITION_FAILED),
+            ("If-Match", etag.to_owned(), StatusCode::OK),
+        ] {
+            let read = answer(deployment.api.get(path).header(name, &tags)).await?;
+            assert_eq!(read.status, expected, "{path} {name}: {tags}");
+        }
     }
     assert!(!page.body.contains("://"), "{}", page.body);
     assert_eq!(answer(deployment.api.get("/docs/nothing")).await?.status, StatusCode::NOT_FOUND);

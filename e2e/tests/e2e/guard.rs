@@ -10,19 +10,20 @@ const HASH: &str = "41ef4bb0b23661e66301aac36066912dac037827b4ae63a7b1165a5aa93e
 async fn where_there_are_tokens_one_is_needed() -> Result<()> {
     let hashes = format!("{},{HASH}", "0".repeat(64));
     let deployment = Deployment::start_with(&[("api_token_hashes", &hashes)]).await?;
-    for (authorization, expected) in [
-        ("Bearer open sesame", StatusCode::OK),
-        ("bearer open sesame", StatusCode::OK),
-        ("Bearer shut", StatusCode::UNAUTHORIZED),
-        ("Basic open sesame", StatusCode::UNAUTHORIZED),
-        ("Bearer", StatusCode::UNAUTHORIZED),
-        ("", StatusCode::UNAUTHORIZED),
+    let none = r#"Bearer realm="tasks""#;
+    let wrong = r#"Bearer realm="tasks", error="invalid_token""#;
+    for (authorization, expected, challenge) in [
+        ("Bearer open sesame", StatusCode::OK, None),
+        ("bearer open sesame", StatusCode::OK, None),
+        ("Bearer shut", StatusCode::UNAUTHORIZED, Some(wrong)),
+        ("Basic open sesame", StatusCode::UNAUTHORIZED, Some(none)),
+        ("Bearer", StatusCode::UNAUTHORIZED, Some(none)),
+        ("", StatusCode::UNAUTHORIZED, Some(none)),
     ] {
         let request = deployment.api.get("/api/tasks").header("authorization", authorization);
         let answered = answer(request).await?;
         assert_eq!(answered.status, expected, "{authorization}");
-        let challenge = answered.header("www-authenticate");
-        assert_eq!(challenge.is_some(), expected == StatusCode::UNAUTHORIZED, "{authorization}");
+        assert_eq!(answered.header("www-authenticate"), challenge, "{authorization}");
     }
     let refused = answer(deployment.api.post("/api/tasks").json(&json!({ "title": "a" }))).await?;
     assert_eq!(refused.status, StatusCode::UNAUTHORIZED);
@@ -55,12 +56,31 @@ async fn pages_of_the_configured_origins_may_ask() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn with_cors_only_a_preflight_is_a_preflight() -> Result<()> {
+    let deployment = Deployment::start_with(&[("cors_origins", "https://app.example")]).await?;
+    let (origin, method) = (("origin", "https://app.example"), ("access-control-request-method", "POST"));
+    for headers in [&[][..], &[origin], &[method]] {
+        for (path, expected) in [("/api/tasks", StatusCode::NO_CONTENT), ("/nowhere", StatusCode::NOT_FOUND)]
+        {
+            let mut options = deployment.api.request("OPTIONS", path)?;
+            for (name, value) in headers {
+                options = options.header(*name, *value);
+            }
+            let answered = answer(options).await?;
+            assert_eq!(answered.status, expected, "{path} {headers:?}");
+            let allow = (expected == StatusCode::NO_CONTENT).then_some("GET, HEAD, POST, OPTIONS");
+            assert_eq!(answered.header("allow"), allow, "{path} {headers:?}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn what_a_resource_allows_can_be_asked() -> Result<()> {
     let deployment = Deployment::start().await?;
     let options = answer(deployment.api.request("OPTIONS", "/api/tasks")?).await?;
     assert_eq!(options.status, StatusCode::NO_CONTENT);
-    let allow = options.header("allow").unwrap();
-    assert!(["GET", "HEAD", "POST"].iter().all(|method| allow.contains(method)), "{allow}");
+    assert_eq!(options.header("allow"), Some("GET, HEAD, POST, OPTIONS"));
     assert_eq!(options.header("access-control-allow-origin"), None);
     assert_eq!(options.header("accept-patch"), None);
     let task = "/api/tasks/00000000-0000-7000-8000-000000000000";

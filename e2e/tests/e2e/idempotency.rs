@@ -111,3 +111,94 @@ async fn the_sidecar_removes_keys_that_have_had_their_time() -> Result<()> {
     })
     .await
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_with_the_same_key_makes_its_tasks_once() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    let topic = deployment.topic_reader().await?;
+    let ask = async |key: &str, body: &Value| {
+        answer(deployment.api.post("/api/tasks:batch").header("idempotency-key", key).json(body)).await
+    };
+    let first = ask("k", &json!([{ "title": "a" }, { "title": "b" }])).await?;
+    assert_eq!(first.status, StatusCode::CREATED, "{first:?}");
+    let again = ask("\"k\"", &json!([{ "title": "a" }, { "title": "b" }])).await?;
+    assert_eq!((again.status, &again.body), (StatusCode::CREATED, &first.body));
+    let other = ask("k", &json!([{ "title": "a" }])).await?;
+    assert_eq!(
+        (other.status, &other.json()?["errors"][0]["header"]),
+        (StatusCode::UNPROCESSABLE_ENTITY, &json!("Idempotency-Key"))
+    );
+    assert_eq!(deployment.api.list("").await?.len(), 2);
+
+    // Of another path it is another key.
+    let one = create(&deployment.api, "k", &json!({ "title": "c" })).await?;
+    assert_eq!(one.status, StatusCode::CREATED, "{one:?}");
+    let records = topic.wait_for(|records| records.len() >= 3, e2e::LIMIT).await?;
+    assert_eq!(records.len(), 3);
+    deployment.outbox_is_empty().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_batch_at_once_makes_its_tasks_once() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    let tasks: Vec<_> = (0..500).map(|number| json!({ "title": number.to_string() })).collect();
+    let requests: Vec<_> = (0..8)
+        .map(|_| {
+            let request = deployment.api.post("/api/tasks:batch").header("idempotency-key", "k").json(&tasks);
+            tokio::spawn(answer(request))
+        })
+        .collect();
+    let mut made = Vec::new();
+    for request in requests {
+        let answered = request.await??;
+        match answered.status {
+            StatusCode::CREATED => made.push(answered.body),
+            StatusCode::CONFLICT => assert_eq!(answered.header("retry-after"), Some("1")),
+            other => panic!("{other}: {answered:?}"),
+        }
+    }
+    assert!(!made.is_empty() && made.iter().all(|body| *body == made[0]), "{} answers", made.len());
+    let count = "select count(*) from tasks";
+    assert_eq!(deployment.database().await?.query_one(count, &[]).await?.get::<_, i64>(0), 500);
+    deployment.outbox_is_empty().await
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn methods_that_take_no_key_refuse_it() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    let task = deployment.api.create(&json!({ "title": "a" })).await?;
+    let path = format!("/api/tasks/{}", task["id"].as_str().unwrap());
+    for method in ["PUT", "PATCH", "DELETE"] {
+        let request = deployment.api.request(method, &path)?.header("idempotency-key", "k");
+        let refused = answer(request.json(&json!({ "title": "b" }))).await?;
+        assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{method}");
+        let detail = refused.json()?["detail"].as_str().unwrap().to_owned();
+        assert!(detail.starts_with("Idempotency-Key"), "{method}: {detail}");
+    }
+    assert_eq!(deployment.api.read(task["id"].as_str().unwrap()).await?, task);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_key_belongs_to_its_token() -> Result<()> {
+    // SHA-256 of "one" and of "two".
+    let hashes = "7692c3ad3540bb803c020b3aee66cd8887123234ea0c6e7143c0add73ff431ed,\
+                  3fc4ccfe745870e2c0d99f71f30ff0656c8dedd41cc1d7d3d376b0dbe685e2f3";
+    let deployment = Deployment::start_with(&[("api_token_hashes", hashes)]).await?;
+    for path in ["/api/tasks", "/api/tasks:batch"] {
+        let ask = async |token: &str, body: &Value| {
+            let request = deployment.api.post(path).bearer_auth(token).header("idempotency-key", "k");
+            answer(request.json(body)).await
+        };
+        let (a, b) = match path {
+            "/api/tasks" => (json!({ "title": "a" }), json!({ "title": "b" })),
+            _ => (json!([{ "title": "a" }]), json!([{ "title": "b" }])),
+        };
+        let one = ask("one", &a).await?;
+        let two = ask("two", &b).await?;
+        assert_eq!((one.status, two.status), (StatusCode::CREATED, StatusCode::CREATED), "{path}: {two:?}");
+        assert_eq!(ask("one", &a).await?.body, one.body, "{path}");
+        assert_eq!(ask("two", &b).await?.body, two.body, "{path}");
+    }
+    Ok(())
+}

@@ -1,5 +1,5 @@
 use anyhow::Result;
-use e2e::{Answer, Deployment, answer};
+use e2e::{Answer, Deployment, Services, answer};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
 
@@ -57,7 +57,6 @@ async fn fill(deployment: &Deployment) -> Result<Vec<Value>> {
 fn sort_key(task: &Value, key: &str) -> (String, String) {
     let id = task["id"].as_str().unwrap().to_owned();
     let value = match (key, &task[key]) {
-        ("created_at", _) => id.clone(),
         ("priority", priority) => {
             ["low", "normal", "high"].iter().position(|name| priority == name).unwrap().to_string()
         }
@@ -93,10 +92,11 @@ async fn filters_let_through_what_they_say() -> Result<()> {
     let deployment = Deployment::start().await?;
     let tasks = fill(&deployment).await?;
     type LetsThrough = fn(&Value) -> bool;
-    let filters: [(&str, LetsThrough); 8] = [
+    let filters: [(&str, LetsThrough); 9] = [
         ("status=done", |task| task["status"] == "done"),
         ("priority=high", |task| task["priority"] == "high"),
         ("tag=tag%201", |task| task["tags"].as_array().unwrap().contains(&json!("tag 1"))),
+        ("tag=tag%201&tag=tag%200", |task| task["tags"] == json!(["tag 0", "tag 1"])),
         ("due_before=2027-01-03T00:00:00Z", |task| {
             task["due_at"].as_str().is_some_and(|due| due < "2027-01-03")
         }),
@@ -145,10 +145,95 @@ async fn what_no_list_can_be_asked_for_is_refused_by_name() -> Result<()> {
         ("cursor=AAAA", "cursor"),
         ("offset=10001", "offset"),
         ("page=2", "page"),
+        ("status=todo&status=done", "status"),
+        ("limit=1&limit=100", "limit"),
+        ("q=a&q=a", "q"),
     ] {
         let refused = answer(deployment.api.get(&format!("/api/tasks?{query}"))).await?;
         assert_eq!(refused.status, StatusCode::UNPROCESSABLE_ENTITY, "{query}");
         assert_eq!(refused.json()?["errors"][0]["parameter"], name, "{query}");
     }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_order_of_creation_is_that_of_the_field() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    let mut tasks = fill(&deployment).await?;
+    // As of clocks that disagree: times in the reverse order of the ids, three tasks at a time
+    // alike.
+    let age = "update tasks set created_at = '2026-01-01'::timestamptz - ordered.place / 3 * interval '1 ms'
+               from (select id, row_number() over (order by id) as place from tasks) as ordered
+               where tasks.id = ordered.id
+               returning tasks.id::text, task_document(tasks)::json ->> 'created_at'";
+    for row in deployment.database().await?.query(age, &[]).await? {
+        let (id, created_at): (String, String) = (row.get(0), row.get(1));
+        tasks.iter_mut().find(|task| task["id"] == id).unwrap()["created_at"] = created_at.into();
+    }
+    tasks.sort_by_key(|task| sort_key(task, "created_at"));
+    for limit in [1, 7, 100] {
+        let listed = pages(&deployment, &format!("/api/tasks?sort=created_at&limit={limit}")).await?;
+        assert_eq!(ids(&listed), ids(&tasks), "by {limit}");
+        let mut descending = pages(&deployment, &format!("/api/tasks?limit={limit}")).await?;
+        descending.reverse();
+        assert_eq!(ids(&descending), ids(&tasks), "by {limit}");
+    }
+    Ok(())
+}
+
+/// A text, and what it is found by.
+const FOUND: [(&str, &[&str]); 12] = [
+    ("invoice-2024", &["2024", "invoice", "invoice-2024", "INVOICE 2024"]),
+    ("milk/bread", &["bread", "milk", "milk/bread", "bread,milk"]),
+    ("fix v1.2.3", &["v1", "v1.2", "v1.2.3", "fix", "3"]),
+    ("mail jane.doe@example.com", &["example", "jane", "doe", "example.com", "jane.doe@example.com"]),
+    (
+        "see https://host.example/a/b_c?d=e#f",
+        &["host", "host.example", "b", "c", "d", "f", "https://host.example"],
+    ),
+    ("from -17 to +4.5e3", &["17", "-17", "4", "5e3"]),
+    ("/var/log/app.log", &["log", "var", "app.log", "/var/log"]),
+    ("Größe—ÄRGER", &["größe", "ärger", "GRÖßE", "ÄRGER"]),
+    ("don't", &["don't", "don", "don’t"]),
+    ("«Война и мир»", &["война", "МИР"]),
+    ("a&lt;b <i>c</i>", &["lt", "b", "i", "c"]),
+    ("٢٠٢٤ हिन्दी cafe\u{301}", &["٢٠٢٤", "हिन्दी", "cafe\u{301}"]),
+];
+
+#[tokio::test(flavor = "multi_thread")]
+async fn words_are_found_as_people_see_them() -> Result<()> {
+    are_found(&Deployment::start().await?).await
+}
+
+/// The database's locale decides neither what separates words nor how they fold.
+#[tokio::test(flavor = "multi_thread")]
+async fn words_are_found_with_the_locale_c() -> Result<()> {
+    let services = Services::shared()?;
+    let mut deployment = Deployment::prepare(&services).await?;
+    let (admin, connection) = tokio_postgres::connect(&services.database_url, tokio_postgres::NoTls).await?;
+    tokio::spawn(connection);
+    let name = &deployment.topic;
+    admin.batch_execute(&format!("drop database {name}")).await?;
+    let create = format!("create database {name} template template0 locale_provider libc locale 'C'");
+    admin.batch_execute(&create).await?;
+    deployment.start_sidecar(&[])?;
+    deployment.sidecar_is_ready().await?;
+    deployment.start_application().await?;
+    are_found(&deployment).await
+}
+
+async fn are_found(deployment: &Deployment) -> Result<()> {
+    for (title, _) in FOUND {
+        deployment.api.create(&json!({ "title": title })).await?;
+    }
+    for (title, queries) in FOUND {
+        for query in queries {
+            let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
+            let found = deployment.api.list(&format!("?q={encoded}")).await?;
+            assert!(found.iter().any(|task| task["title"] == title), "{query} in {title}: {found:?}");
+            assert!(found.len() < FOUND.len(), "{query} is in every title");
+        }
+    }
+    assert_eq!(deployment.api.list("?q=nowhere").await?.len(), 0);
     Ok(())
 }

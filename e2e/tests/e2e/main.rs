@@ -10,6 +10,7 @@ mod together; // or many that each come alone
 mod linger; // and their events on the way
 mod lists; // filters, orders, pages
 mod refuse; // bad input
+mod inputs; // and what only looks odd
 mod guard; // tokens and origins
 mod cache; // fresh reads
 mod interleavings; // of readers and writers
