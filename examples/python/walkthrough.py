@@ -12,14 +12,15 @@ from task_client import Problem, TaskClient
 
 def main(base_url: str) -> None:
     with TaskClient(base_url) as tasks:
-        print("Creating three tasks, one of them twice with the same key:")
+        print("Creating three tasks, each request twice with the same key:")
         key = str(uuid.uuid4())
         tag = key[:8]
         milk = tasks.create({"title": "buy milk", "tags": [tag]}, key=key)
         again = tasks.create({"title": "buy milk", "tags": [tag]}, key=key)
         assert again == milk, "the same key gives the first answer again"
-        for title in ("bake bread", "call home"):
-            tasks.create({"title": title, "tags": [tag], "priority": "high"})
+        for _ in range(2):
+            others = [{"title": title, "tags": [tag]} for title in ("bake bread", "call home")]
+            tasks.create_many(others, key=key)
 
         print("Reading them page by page:")
         titles = [task["title"] for task in tasks.list(tag=tag, limit=1)]
