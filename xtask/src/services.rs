@@ -12,6 +12,7 @@ mod service;
 mod postgres;
 mod redis;
 mod kafka;
+mod kafka_cluster;
 mod kafka_tools;
 mod foreign_transactions;
 mod topic_reader;
@@ -19,8 +20,10 @@ mod topic_reader;
 pub use artifacts::fetch_all;
 pub use foreign_transactions::ForeignTransactions;
 pub use kafka::{Kafka, KafkaVersion};
+pub use kafka_cluster::{KafkaCluster, Replication};
 pub use kafka_tools::{
-    console_consumer, produce_compressed, produce_foreign, produce_odd_timestamps, set_topic_config,
+    PartitionState, add_partitions, all_in_sync, console_consumer, hold_transaction, partition_states,
+    produce_compressed, produce_foreign, produce_odd_timestamps, set_topic_config,
 };
 pub use postgres::Postgres;
 pub use redis::Redis;

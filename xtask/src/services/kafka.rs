@@ -42,9 +42,9 @@ pub struct Kafka {
 }
 
 /// One more listener, which tells its clients another port than its own: that of a proxy in front of it.
-struct Proxied {
-    port: Port,
-    advertised: u16,
+pub(super) struct Proxied {
+    pub(super) port: Port,
+    pub(super) advertised: u16,
 }
 
 impl Kafka {
@@ -198,7 +198,7 @@ pub(super) fn java() -> Command {
     command
 }
 
-fn broker(command: Command, dir: &Path, port: u16) -> Recipe {
+pub(super) fn broker(command: Command, dir: &Path, port: u16) -> Recipe {
     Recipe {
         name: "Kafka",
         command,
@@ -211,7 +211,7 @@ fn broker(command: Command, dir: &Path, port: u16) -> Recipe {
     }
 }
 
-async fn format(mut java: Command, configuration: &Path) -> Result<()> {
+pub(super) async fn format(mut java: Command, configuration: &Path) -> Result<()> {
     java.args(["kafka.tools.StorageTool", "format", "--cluster-id", CLUSTER_ID, "--config"])
         .arg(configuration);
     let output = spawn_blocking(move || java.stdin(Stdio::null()).output())
@@ -227,7 +227,7 @@ async fn format(mut java: Command, configuration: &Path) -> Result<()> {
     Ok(())
 }
 
-fn write(path: &Path, properties: &str) -> Result<()> {
+pub(super) fn write(path: &Path, properties: &str) -> Result<()> {
     fs::write(path, properties).with_context(|| format!("writing {}", path.display()))
 }
 
@@ -242,7 +242,7 @@ fn kraft(dir: &Path, port: u16, controller: u16, proxied: Option<&Proxied>) -> S
          listeners={bound},CONTROLLER://127.0.0.1:{controller}\n\
          advertised.listeners={advertised}\n\
          {}",
-        common(dir)
+        common(dir, 1, 1)
     )
 }
 
@@ -257,12 +257,12 @@ fn with_zookeeper(dir: &Path, port: u16, zookeeper: u16, proxied: Option<&Proxie
          listeners={bound}\n\
          advertised.listeners={advertised}\n\
          {}",
-        common(dir)
+        common(dir, 1, 1)
     )
 }
 
 /// Where the broker listens, and what it tells its clients of that.
-fn listeners(port: u16, proxied: Option<&Proxied>) -> (String, String) {
+pub(super) fn listeners(port: u16, proxied: Option<&Proxied>) -> (String, String) {
     let own = format!("PLAINTEXT://127.0.0.1:{port}");
     match proxied {
         None => (own.clone(), own),
@@ -273,15 +273,18 @@ fn listeners(port: u16, proxied: Option<&Proxied>) -> (String, String) {
     }
 }
 
-/// One broker: no copies; and groups form at once, for nobody else is coming.
-fn common(dir: &Path) -> String {
+/// Groups form at once, for nobody else is coming. A transaction that is given up ends soon after its timeout.
+/// `replicas` and `in_sync_min` are those of Kafka's own topics.
+pub(super) fn common(dir: &Path, replicas: usize, in_sync_min: usize) -> String {
     format!(
         "log.dirs={}/data\n\
          auto.create.topics.enable=false\n\
-         offsets.topic.replication.factor=1\n\
+         offsets.topic.replication.factor={replicas}\n\
          offsets.topic.num.partitions=1\n\
-         transaction.state.log.replication.factor=1\n\
-         transaction.state.log.min.isr=1\n\
+         transaction.state.log.replication.factor={replicas}\n\
+         transaction.state.log.num.partitions=1\n\
+         transaction.state.log.min.isr={in_sync_min}\n\
+         transaction.abort.timed.out.transaction.cleanup.interval.ms=500\n\
          group.initial.rebalance.delay.ms=0\n",
         dir.display()
     )

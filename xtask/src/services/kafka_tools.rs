@@ -3,8 +3,9 @@
 
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
+use std::time::Duration;
 
-use anyhow::{Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use tokio::task::spawn_blocking;
 
 use super::artifacts::{self, fetched};
@@ -39,18 +40,21 @@ pub(super) async fn formatted(bootstrap: &str, topic: &str, field: &str, header:
 
 /// Sets one configuration of a topic, such as `max.message.bytes`.
 pub async fn set_topic_config(bootstrap: &str, topic: &str, name: &str, value: &str) -> Result<()> {
-    run("SetTopicConfig.java", &[bootstrap, topic, name, value]).await
+    run("SetTopicConfig.java", &[bootstrap, topic, name, value]).await?;
+    Ok(())
 }
 
 /// Writes to every partition of `topic` what other applications may; see the program.
 pub async fn produce_foreign(bootstrap: &str, topic: &str) -> Result<()> {
-    run("ProduceForeign.java", &[bootstrap, topic]).await
+    run("ProduceForeign.java", &[bootstrap, topic]).await?;
+    Ok(())
 }
 
 /// Writes so many records to every partition of `topic`, compressed with `lz4`, `zstd` or another.
 pub async fn produce_compressed(bootstrap: &str, topic: &str, compression: &str, records: u32) -> Result<()> {
     let arguments = [bootstrap, topic, compression, &records.to_string()];
-    run("ProduceCompressed.java", &arguments).await
+    run("ProduceCompressed.java", &arguments).await?;
+    Ok(())
 }
 
 /// Writes `batches` of `records` with this timestamp to each partition of a topic on one broker.
@@ -65,15 +69,77 @@ pub async fn produce_odd_timestamps(
     let numbers = [partitions.into(), timestamp_ms, batches.into(), records.into()];
     let numbers = numbers.map(|number: i64| number.to_string());
     let arguments: Vec<_> = [broker, topic].into_iter().chain(numbers.iter().map(String::as_str)).collect();
-    run("ProduceOddTimestamps.java", &arguments).await
+    run("ProduceOddTimestamps.java", &arguments).await?;
+    Ok(())
 }
 
-async fn run(name: &str, arguments: &[&str]) -> Result<()> {
+/// Who has a partition.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct PartitionState {
+    pub partition: i32,
+    /// The broker's node id; `None` while there is no leader.
+    pub leader: Option<i32>,
+    pub replicas: Vec<i32>,
+    pub in_sync: Vec<i32>,
+}
+
+/// Every partition of `topic`, by number.
+pub async fn partition_states(bootstrap: &str, topic: &str) -> Result<Vec<PartitionState>> {
+    let output = run("ClusterPartitions.java", &[bootstrap, topic, "now"]).await?;
+    output.lines().map(partition_state).collect()
+}
+
+/// Returns when every replica of every partition of `topic` is in sync. An error after a minute.
+pub async fn all_in_sync(bootstrap: &str, topic: &str) -> Result<()> {
+    run("ClusterPartitions.java", &[bootstrap, topic, "in-sync"]).await?;
+    Ok(())
+}
+
+/// Increases the partitions of `topic` to `count`.
+pub async fn add_partitions(bootstrap: &str, topic: &str, count: i32) -> Result<()> {
+    run("ClusterAddPartitions.java", &[bootstrap, topic, &count.to_string()]).await?;
+    Ok(())
+}
+
+/// Writes a record to a partition of `topic`, or to all, in a transaction that stays open for so long, and then ends as
+/// `end` says: `commit`, `abort`, or `abandon`, after which the broker ends it. Behind it comes one record
+/// without a transaction. Says how long readers of committed records saw nothing.
+pub async fn hold_transaction(
+    bootstrap: &str,
+    topic: &str,
+    partition: Option<i32>,
+    open: Duration,
+    end: &str,
+) -> Result<Duration> {
+    let partition = partition.map_or_else(|| "all".to_owned(), |partition| partition.to_string());
+    let open = open.as_millis().to_string();
+    let output = run("ClusterTransaction.java", &[bootstrap, topic, &partition, &open, end]).await?;
+    let ms = output.trim().parse().with_context(|| format!("not a number of milliseconds: {output:?}"))?;
+    Ok(Duration::from_millis(ms))
+}
+
+/// `partition leader replicas in-sync`, the last two with commas.
+fn partition_state(line: &str) -> Result<PartitionState> {
+    let fields: Vec<_> = line.split(' ').collect();
+    let [partition, leader, replicas, in_sync] = fields[..] else { bail!("no partition: {line:?}") };
+    let nodes = |list: &str| -> Result<Vec<i32>> {
+        list.split(',').filter(|node| !node.is_empty()).map(|node| Ok(node.parse()?)).collect()
+    };
+    Ok(PartitionState {
+        partition: partition.parse()?,
+        leader: nodes(leader)?.first().copied(),
+        replicas: nodes(replicas)?,
+        in_sync: nodes(in_sync)?,
+    })
+}
+
+/// What the program printed.
+async fn run(name: &str, arguments: &[&str]) -> Result<String> {
     let mut command = program(name, arguments).await?;
     let output = spawn_blocking(move || command.stdin(Stdio::null()).output()).await??;
     let errors = String::from_utf8_lossy(&output.stderr);
     ensure!(output.status.success(), "{name} {arguments:?} ended with {}\n{errors}", output.status);
-    Ok(())
+    Ok(String::from_utf8(output.stdout)?)
 }
 
 /// The command that runs a program of ours from its source.

@@ -5,7 +5,7 @@ use std::io::Write;
 use std::ops::{Deref, DerefMut};
 use std::os::unix::fs::{PermissionsExt, chown};
 use std::os::unix::process::CommandExt;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
 use anyhow::{Context, Result, ensure};
@@ -23,6 +23,7 @@ const CONNECTIONS_MAX: u32 = 300;
 /// A server with the superuser `tasks` (password `tasks`) and the database `tasks`.
 pub struct Postgres {
     service: Service,
+    data: PathBuf,
 }
 
 impl Postgres {
@@ -61,7 +62,43 @@ impl Postgres {
                 too_soon: Some("pre-existing shared memory block"),
             })
         };
-        Ok(Postgres { service: Service::start(port, dir, recipe).await? })
+        let service = Service::start(port, dir, recipe).await?;
+        Ok(Postgres { service, data })
+    }
+
+    /// Copies all data, as a disk's snapshot would: while no process writes.
+    ///
+    /// # Errors
+    /// Where the data cannot be copied; the server goes on all the same.
+    pub async fn copy_data(&self) -> Result<()> {
+        let copy = self.copy();
+        let _ = fs::remove_dir_all(&copy);
+        self.pause()?;
+        // Not with std::fs: owners and modes must stay.
+        let mut cp = Command::new("cp");
+        cp.arg("-a").arg(&self.data).arg(&copy).stdin(Stdio::null());
+        let copied = spawn_blocking(move || cp.output()).await;
+        self.resume()?;
+        succeeded("cp", &copied?.context("starting cp")?)
+    }
+
+    /// Puts the copy of `copy_data` in the place of the data, with the server stopped; `restart` then starts it. What was
+    /// committed since the copy is lost.
+    ///
+    /// # Errors
+    /// Where the server runs, or there is no copy.
+    pub fn restore_copy(&self) -> Result<()> {
+        ensure!(self.process().exit_status().is_some(), "PostgreSQL still runs");
+        let copy = self.copy();
+        // It names the process that ran when the copy was made.
+        fs::remove_file(copy.join("postmaster.pid"))?;
+        fs::remove_dir_all(&self.data)?;
+        fs::rename(&copy, &self.data)?;
+        Ok(())
+    }
+
+    fn copy(&self) -> PathBuf {
+        self.data.with_extension("copy")
     }
 
     /// As superuser, of the database `tasks`.

@@ -14,10 +14,22 @@ use tokio_postgres::NoTls;
 const LIMIT: Duration = Duration::from_secs(2);
 
 pub(super) enum Probe {
-    Postgres { url: String },
-    Redis { port: u16 },
-    ZooKeeper { port: u16 },
-    Kafka { bootstrap: String },
+    Postgres {
+        url: String,
+    },
+    Redis {
+        port: u16,
+    },
+    ZooKeeper {
+        port: u16,
+    },
+    Kafka {
+        bootstrap: String,
+    },
+    /// Of a service whose protocol nobody here speaks: it accepts connections.
+    Port {
+        port: u16,
+    },
 }
 
 impl Probe {
@@ -28,6 +40,10 @@ impl Probe {
                 Probe::Redis { port } => exchange(*port, "PING\r\n", "+PONG").await,
                 Probe::ZooKeeper { port } => exchange(*port, "ruok", "imok").await,
                 Probe::Kafka { bootstrap } => find_controller(bootstrap).await,
+                Probe::Port { port } => {
+                    TcpStream::connect((Ipv4Addr::LOCALHOST, *port)).await?;
+                    Ok(())
+                }
             }
         };
         timeout(LIMIT, answer).await.context("no answer")?
