@@ -10,6 +10,7 @@ mod clients; // who is told
 mod checker; // whether that was true
 mod table; // for people
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -24,7 +25,7 @@ pub use checker::Violation;
 pub use table::Table;
 
 use crate::LIMIT;
-use checker::{Checker, Evidence, Excuses};
+use checker::{Checker, Delayed, Evidence, Excuses, StaleCache};
 use clients::{Client, Shared};
 use faults::{Fault, Schedule, Strike};
 use history::History;
@@ -44,9 +45,11 @@ pub struct Options {
     /// The first round to run; those before it are skipped, so that a round can be run again.
     pub first: u64,
     pub kafka: KafkaVersion,
+    /// One, or as many as a cluster has.
+    pub brokers: usize,
     /// This process may mount what nobody else sees.
     pub has_private_mounts: bool,
-    /// One fault alone, by a part of its name.
+    /// Some faults alone, by parts of their names with `|` between them.
     pub only: Option<String>,
 }
 
@@ -55,8 +58,8 @@ struct Run {
     world: World,
     checker: Checker,
     topic: TopicReader,
-    /// The next offset of each partition.
-    read_to: Vec<i64>,
+    /// The next offset of each partition that was read.
+    read_to: BTreeMap<i32, i64>,
     clients: Vec<Client>,
     shared: Shared,
 }
@@ -66,17 +69,17 @@ struct Run {
 /// # Errors
 /// When a part cannot be started, broken or healed, or does not recover.
 pub async fn run(options: &Options) -> Result<Table> {
-    let mut faults = Fault::all();
+    let mut faults = Fault::all(options.brokers);
     let mut table = Table::new(options);
-    if !options.has_private_mounts {
+    if !options.has_private_mounts && options.brokers == 1 {
         faults.retain(|fault| *fault != Fault::BrokerDiskFull);
         table.skipped(Fault::BrokerDiskFull, "no mount namespace of its own; it wants root and `unshare`");
     }
     if let Some(only) = &options.only {
-        faults.retain(|fault| fault.to_string().contains(only.as_str()));
+        faults.retain(|fault| only.split('|').any(|part| fault.to_string().contains(part)));
         ensure!(!faults.is_empty(), "no fault has {only:?} in its name");
     }
-    let world = World::start(options.kafka, options.has_private_mounts).await?;
+    let world = World::start(options.kafka, options.brokers, options.has_private_mounts).await?;
     let logs = world.logs().await;
     let mut run = Run::new(world, options.seed).await?;
     let rounds = Schedule::new(options.seed, faults).enumerate().skip(options.first as usize);
@@ -92,8 +95,8 @@ pub async fn run(options: &Options) -> Result<Table> {
         let only = options.only.as_ref().map(|only| format!(" --only '{only}'")).unwrap_or_default();
         let replay = || {
             format!(
-                "again: cargo xtask chaos --kafka {} --seed {seed} --first {first} --rounds 1{only}",
-                options.kafka
+                "again: cargo xtask chaos --kafka {} --brokers {} --seed {seed} --first {first} --rounds 1{only}",
+                options.kafka, options.brokers
             )
         };
         let found = checked.with_context(|| format!("{}\n{}\nlogs: {logs:?}", told(), replay()))?;
@@ -117,7 +120,7 @@ impl Run {
         let shared = Shared::default();
         let new = |number| Client::new(number, seed, world.api.clone(), Arc::clone(&shared));
         let clients = (0..CLIENTS).map(new).collect();
-        let read_to = vec![0; world::PARTITIONS as usize];
+        let read_to = BTreeMap::new();
         Ok(Run { checker: Checker::default(), topic, read_to, clients, shared, world })
     }
 
@@ -146,19 +149,26 @@ impl Run {
         let struck = strikes.iter().map(async |strike| {
             sleep(strike.at).await;
             let from = Instant::now();
-            self.world.strike(strike).await.with_context(|| strike.to_string())?;
-            anyhow::Ok(from)
+            let excuses = self.world.strike(strike).await.with_context(|| strike.to_string())?;
+            anyhow::Ok((from, excuses))
         });
-        let mut excuses = Excuses::default();
-        for (strike, from) in strikes.iter().zip(try_all(struck).await?) {
-            if strike.fault.is_about_the_cache() {
-                excuses.cache_from = Some(excuses.cache_from.map_or(from, |other| other.min(from)));
+        let mut all = Excuses::default();
+        for (strike, (from, mut excuses)) in strikes.iter().zip(try_all(struck).await?) {
+            if strike.fault.loses_invalidations() {
+                all.cache.push(StaleCache { reads_from: from, writes_from: from });
             }
-            excuses.repeated_statements |= strike.fault.repeats_statements();
+            let requests_max = strike.requests_delayed_max();
             let why = strike.fault.delays_requests();
-            excuses.delayed_requests.extend(why.map(|why| (why, strike.requests_delayed_max())));
+            let delayed = why.map(|why| Delayed { why, requests_max, partitions: None });
+            all.delayed_requests.extend(delayed);
+            all.delayed_requests.append(&mut excuses.delayed_requests);
+            all.cache.append(&mut excuses.cache);
+            all.repeated_statements |= strike.fault.repeats_statements();
+            all.restored = all.restored.or(excuses.restored);
+            all.partition_changes += excuses.partition_changes;
+            all.markers_max += excuses.markers_max;
         }
-        Ok(excuses)
+        Ok(all)
     }
 
     /// Waits until nothing changes any more: all tasks, and what is new on the topic.
@@ -172,14 +182,15 @@ impl Run {
             let reached = |records: &[TopicRecord]| {
                 let mut reached = read_to.clone();
                 for record in records {
-                    let next = &mut reached[record.partition as usize];
+                    let next = reached.entry(record.partition).or_default();
                     *next = (*next).max(record.offset + 1);
                 }
-                reached.iter().zip(&ends).all(|(reached, end)| reached >= end)
+                let reached = |partition| reached.get(&partition).copied().unwrap_or_default();
+                (0..).zip(&ends).all(|(partition, end)| reached(partition) >= *end)
             };
             self.topic.wait_for(reached, LIMIT).await.context("reading the topic to its end")?;
             for record in self.topic.take()? {
-                let next = &mut self.read_to[record.partition as usize];
+                let next = self.read_to.entry(record.partition).or_default();
                 *next = (*next).max(record.offset + 1);
                 records.push(record);
             }

@@ -28,16 +28,22 @@ pub(crate) struct Options {
     /// Broker to break: 4.4 (KRaft) or 3.0 (with ZooKeeper)
     #[arg(long, default_value = "4.4")]
     kafka: KafkaVersion,
+    /// Brokers: one, or three with every partition on each of them, which have faults of their own
+    #[arg(long, default_value = "1", value_parser = ["1", "3"])]
+    brokers: String,
     /// Who runs the component: minispin, or the Spin CLI on the PATH
     #[arg(long, default_value = "minispin")]
     host: HostName,
-    /// Only faults with this in their names, as the table prints them
+    /// Only faults with this in their names, as the table prints them; `a|b` for either
     #[arg(long)]
     only: Option<String>,
 }
 
 pub(crate) async fn run(options: Options) -> Result<ExitCode> {
-    let Options { rounds, seed, first, kafka, host, only } = options;
+    let Options { rounds, seed, first, kafka, brokers, host, only } = options;
+    if brokers != "1" && kafka != KafkaVersion::V4_4 {
+        bail!("--brokers {brokers} is for Kafka 4.4 alone");
+    }
     let host = Host::find(Some(host))?.program();
     let data_dir = repository::data_dir()?;
     let lock = File::create(data_dir.join("test.lock"))?;
@@ -66,12 +72,12 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
     for (name, value) in [("--rounds", rounds), ("--seed", seed), ("--first", first)] {
         command.args([name, &value.to_string()]);
     }
-    command.args(["--kafka", &kafka.to_string()]);
+    command.args(["--kafka", &kafka.to_string(), "--brokers", &brokers]);
     if let Some(only) = only {
         command.args(["--only", &only]);
     }
     command.env("E2E_HOST", host).env("E2E_SIDECAR", program("kafka-sidecar"));
-    say("Chaos", format_args!("{rounds} rounds of seed {seed} on Kafka {kafka}"));
+    say("Chaos", format_args!("{rounds} rounds of seed {seed} on Kafka {kafka}, brokers: {brokers}"));
     let status = command.kill_on_drop(true).status().await.context("starting the faults")?;
     if !status.success() {
         return Ok(ExitCode::FAILURE);

@@ -16,6 +16,8 @@ struct Arguments {
     #[arg(long)]
     kafka: String,
     #[arg(long)]
+    brokers: usize,
+    #[arg(long)]
     private_mounts: bool,
     #[arg(long)]
     only: Option<String>,
@@ -23,10 +25,10 @@ struct Arguments {
 
 #[tokio::main]
 async fn main() -> anyhow::Result<ExitCode> {
-    let Arguments { rounds, seed, first, kafka, private_mounts, only } = Arguments::parse();
+    let Arguments { rounds, seed, first, kafka, brokers, private_mounts, only } = Arguments::parse();
     let kafka = kafka.parse()?;
-    let table =
-        run(&Options { rounds, seed, first, kafka, has_private_mounts: private_mounts, only }).await?;
+    let options = Options { rounds, seed, first, kafka, brokers, has_private_mounts: private_mounts, only };
+    let table = run(&options).await?;
     println!("\n{table}");
     Ok(if table.is_clean() { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }

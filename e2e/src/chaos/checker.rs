@@ -34,12 +34,46 @@ pub struct Evidence {
 /// What the round's faults account for.
 #[derive(Default)]
 pub struct Excuses {
-    /// From then on what is cached may be stale.
-    pub cache_from: Option<Instant>,
+    pub cache: Vec<StaleCache>,
     /// A statement whose answer was lost is repeated, and its repetition may come second: a 404 or 412 then says nothing.
     pub repeated_statements: bool,
-    /// Why produce requests may have taken effect after they were given up, and how many to one partition.
-    pub delayed_requests: Vec<(&'static str, usize)>,
+    pub delayed_requests: Vec<Delayed>,
+    pub restored: Option<Restored>,
+    /// How often the topic got more partitions.
+    pub partition_changes: usize,
+    /// In each partition: offsets without a record, where transactions ended.
+    pub markers_max: usize,
+}
+
+/// Reads that were answered from then on may show what was before writes that were answered from then on.
+#[derive(Clone, Copy)]
+pub struct StaleCache {
+    pub reads_from: Instant,
+    pub writes_from: Instant,
+}
+
+/// Why events may be in a partition twice (D4).
+#[derive(Clone)]
+pub struct Delayed {
+    pub why: &'static str,
+    /// How many produce requests to one partition.
+    pub requests_max: usize,
+    /// `None`: all of them.
+    pub partitions: Option<Vec<i32>>,
+}
+
+/// The database lost its last commits. What was answered before `copied` is there, and what was sent after `lost` is new;
+/// what happened between them may be gone, and its events may be on the topic.
+#[derive(Clone, Copy)]
+pub struct Restored {
+    pub copied: Instant,
+    pub lost: Instant,
+}
+
+impl Restored {
+    fn may_have_lost(&self, write: &Write) -> bool {
+        write.sent < self.lost && (write.told > self.copied || matches!(write.answer, Answer::Unknown(_)))
+    }
 }
 
 #[derive(Clone, Copy, Debug, Eq, Hash, PartialEq, PartialOrd, Ord)]
@@ -48,7 +82,7 @@ pub enum Violation {
     Lost,
     /// What is on the topic, or in the database, nobody wrote; or it was refused.
     Phantom,
-    /// A task's versions are not 1, 2, 3 … or not in one partition.
+    /// A task's versions are not 1, 2, 3 … or not in one partition, though nobody added partitions.
     Disordered,
     /// Occurrences of one event differ, or an event or task is not what its write makes it.
     Altered,
@@ -68,6 +102,10 @@ pub struct Totals {
     /// Reads that were not asked to be fresh, since the cache could not be.
     pub reads_excused: usize,
     pub records: usize,
+    /// Records of another producer.
+    pub foreign: usize,
+    /// Acknowledged writes that a restored database had lost before they were published.
+    pub lost_by_database: usize,
     /// Second occurrences that a delayed request accounts for, by the reason.
     pub duplicates: BTreeMap<&'static str, usize>,
     pub violations: BTreeMap<Violation, usize>,
@@ -78,11 +116,17 @@ pub struct Checker {
     tasks: HashMap<String, Task>,
     /// Writes whose event was not seen yet, by their tags.
     open: HashMap<String, Write>,
+    /// Of this round: writes that a restored database may have lost, by their tags.
+    losable: HashMap<String, Write>,
+    /// Tasks with a deletion among these.
+    losable_deletions: HashSet<String>,
     /// Tasks that someone may have deleted, whatever he was told.
     deletable: HashSet<String>,
-    /// Per partition, a digest of every record: its length is the next offset.
-    partitions: BTreeMap<i32, Vec<u64>>,
+    /// Per partition, a digest of every record, or none where an offset has no record: its length is the next offset.
+    partitions: BTreeMap<i32, Vec<Option<u64>>>,
     round: u32,
+    /// Changes of the partition count before this round, and with it.
+    partition_changes: (usize, usize),
     pub totals: Totals,
     found: Vec<(Violation, String)>,
 }
@@ -91,22 +135,44 @@ pub struct Checker {
 #[derive(Default)]
 struct Task {
     partition: i32,
-    /// By version.
-    events: BTreeMap<i64, Occurrence>,
-    newest: i64,
-    data: Value,
-    is_deleted: bool,
+    /// How often its events went on in another partition, and how often the count had changed before its first one.
+    moves: usize,
+    partition_changes_before: usize,
+    /// The first occurrence of each event, by its id and version.
+    events: HashMap<(String, i64), Occurrence>,
+    /// As the last round left it, and then what this round's events made of it. There are several histories where a
+    /// restored database has lost some.
+    states: Vec<State>,
     /// As the last round left it.
     settled: i64,
     was_deleted: bool,
 }
 
+/// What an event makes of its task.
+#[derive(Clone, Default)]
+struct State {
+    version: i64,
+    data: Value,
+    is_deleted: bool,
+    /// A restored database may have lost it.
+    is_losable: bool,
+}
+
 /// The first one of an event.
 struct Occurrence {
-    id: String,
     record_digest: u64,
     data_digest: u64,
     round: u32,
+}
+
+impl Task {
+    fn newest(&self) -> Option<&State> {
+        self.states.last()
+    }
+
+    fn is_deleted(&self) -> bool {
+        self.newest().is_some_and(|state| state.is_deleted)
+    }
 }
 
 impl Checker {
@@ -114,6 +180,7 @@ impl Checker {
     pub fn check(&mut self, evidence: Evidence) -> Vec<(Violation, String)> {
         self.round += 1;
         let Evidence { writes, reads, records, tasks, excuses } = evidence;
+        self.partition_changes.1 += excuses.partition_changes;
         for write in &writes {
             match &write.answer {
                 Answer::Done(_) => self.totals.acknowledged += 1,
@@ -129,14 +196,26 @@ impl Checker {
             if write.kind != Kind::Delete {
                 self.open.insert(write.tag.clone(), write.clone());
             }
+            if excuses.restored.is_some_and(|restored| restored.may_have_lost(write)) {
+                self.losable.insert(write.tag.clone(), write.clone());
+                self.losable_deletions.extend(write.task.clone().filter(|_| write.kind == Kind::Delete));
+            }
         }
         self.take_in(records, &excuses);
         self.compare_with_answers(&writes, &excuses);
-        self.compare_with_database(&tasks);
+        match excuses.restored {
+            None => self.compare_with_database(&tasks),
+            Some(_) => self.compare_with_restored_database(&tasks),
+        }
         self.compare_with_reads(&writes, &reads, &excuses);
         for task in self.tasks.values_mut() {
-            (task.settled, task.was_deleted) = (task.newest, task.is_deleted);
+            let state = task.states.pop().unwrap_or_default();
+            (task.settled, task.was_deleted) = (state.version, state.is_deleted);
+            task.states = vec![State { is_losable: false, ..state }];
         }
+        self.losable.clear();
+        self.losable_deletions.clear();
+        self.partition_changes.0 = self.partition_changes.1;
         let found = std::mem::take(&mut self.found);
         for (violation, _) in &found {
             *self.totals.violations.entry(*violation).or_default() += 1;
@@ -151,14 +230,15 @@ impl Checker {
             *counts.entry(record.partition).or_default() += 1;
             let known = self.partitions.get(&record.partition);
             let offset = usize::try_from(record.offset).unwrap_or(usize::MAX);
-            if known.and_then(|known| known.get(offset)) != Some(&digest(record)) {
+            if known.and_then(|known| *known.get(offset)?) != Some(digest(record)) {
                 self.violation(Violation::Altered, format!("read again, another record: {record:?}"));
             }
         }
         for (partition, known) in self.partitions.clone() {
             let count = counts.get(&partition).copied().unwrap_or_default();
-            if count < known.len() {
-                let text = format!("partition {partition} had {} records, and has {count}", known.len());
+            let known = known.iter().flatten().count();
+            if count < known {
+                let text = format!("partition {partition} had {known} records, and has {count}");
                 self.violation(Violation::Lost, text);
             }
         }
@@ -174,15 +254,21 @@ impl Checker {
         let mut batches: HashMap<u64, (usize, usize)> = HashMap::new();
         for write in writes {
             let is_open = self.open.contains_key(&write.tag);
-            if let Some(batch) = write.batch {
+            let is_losable = self.losable.contains_key(&write.tag);
+            if let Some(batch) = write.batch
+                && !is_losable
+            {
                 let (happened, all) = batches.entry(batch).or_default();
                 *happened += usize::from(!is_open);
                 *all += 1;
             }
             match (&write.answer, write.kind) {
+                (Answer::Done(_), kind) if is_losable => {
+                    self.totals.lost_by_database += usize::from(is_open && kind != Kind::Delete);
+                }
                 (Answer::Done(_), Kind::Delete) => {
                     let task = write.task.as_ref().and_then(|task| self.tasks.get(task));
-                    if !task.is_some_and(|task| task.is_deleted) {
+                    if !task.is_some_and(|task| task.states.iter().any(|state| state.is_deleted)) {
                         self.violation(Violation::Lost, format!("no event of {write:?}"));
                     }
                 }
@@ -209,34 +295,89 @@ impl Checker {
             let id = row["id"].as_str().unwrap_or_default();
             there.insert(id);
             let version = row["version"].as_i64().unwrap_or_default();
-            match self.tasks.get(id) {
+            match self.tasks.get(id).and_then(Task::newest) {
                 None => self.violation(Violation::Lost, format!("nothing on the topic of {row}")),
-                Some(task) if task.is_deleted => {
+                Some(state) if state.is_deleted => {
                     self.violation(Violation::Phantom, format!("deleted on the topic, but there: {row}"));
                 }
-                Some(task) if task.newest < version => {
-                    let text = format!("version {} is the last on the topic of {row}", task.newest);
+                Some(state) if state.version < version => {
+                    let text = format!("version {} is the last on the topic of {row}", state.version);
                     self.violation(Violation::Lost, text);
                 }
-                Some(task) if task.newest > version => {
-                    let text = format!("the topic has version {} of {row}", task.newest);
+                Some(state) if state.version > version => {
+                    let text = format!("the topic has version {} of {row}", state.version);
                     self.violation(Violation::Phantom, text);
                 }
-                Some(task) if task.data != *row => {
-                    let text = format!("in the database {row}, on the topic {}", task.data);
+                Some(state) if state.data != *row => {
+                    let text = format!("in the database {row}, on the topic {}", state.data);
                     self.violation(Violation::Altered, text);
                 }
                 Some(_) => {}
             }
         }
-        let gone = self.tasks.iter().filter(|(id, task)| !task.is_deleted && !there.contains(id.as_str()));
+        let gone = self.tasks.iter().filter(|(id, task)| !task.is_deleted() && !there.contains(id.as_str()));
         let gone: Vec<_> = gone.map(|(id, _)| format!("not in the database: {id}")).collect();
         gone.into_iter().for_each(|text| self.violation(Violation::Phantom, text));
+    }
+
+    /// The same where the database has lost its last commits. Of a task's histories on the topic one is the
+    /// database's; events that are in no other may only be of writes that it may have lost. After that the
+    /// topic says what the database does.
+    fn compare_with_restored_database(&mut self, tasks: &[Value]) {
+        let rows: HashMap<_, _> =
+            tasks.iter().map(|row| (row["id"].as_str().unwrap_or_default(), row)).collect();
+        let mut found = Vec::new();
+        for (id, row) in &rows {
+            if !self.tasks.contains_key(*id) {
+                found.push((Violation::Lost, format!("nothing on the topic of {row}")));
+            }
+        }
+        for (id, task) in &mut self.tasks {
+            let row = rows.get(id.as_str()).copied();
+            found.extend(disagreement(id, &task.states, row));
+            let settled = match row {
+                Some(row) => State {
+                    version: row["version"].as_i64().unwrap_or_default(),
+                    data: row.clone(),
+                    ..State::default()
+                },
+                None => {
+                    let version = task.newest().map_or(0, |state| state.version);
+                    State { version, is_deleted: true, ..State::default() }
+                }
+            };
+            task.states.push(settled);
+        }
+        self.found.extend(found);
     }
 
     fn violation(&mut self, violation: Violation, text: String) {
         self.found.push((violation, text));
     }
+}
+
+/// What is wrong with a task's states on the topic, if the restored database has this row, or none.
+fn disagreement(id: &str, states: &[State], row: Option<&Value>) -> Option<(Violation, String)> {
+    let sure = states.iter().rfind(|state| !state.is_losable);
+    let Some(row) = row else {
+        let is_gone = states
+            .iter()
+            .any(|state| state.is_deleted && sure.is_none_or(|sure| state.version >= sure.version));
+        let is_there = sure.is_some() && !is_gone;
+        return is_there.then(|| (Violation::Phantom, format!("not in the database: {id}")));
+    };
+    let version = row["version"].as_i64().unwrap_or_default();
+    if let Some(sure) = sure.filter(|sure| sure.is_deleted || sure.version > version) {
+        let text = format!("the topic has version {} (deleted: {}) of {row}", sure.version, sure.is_deleted);
+        return Some((Violation::Phantom, text));
+    }
+    let same: Vec<_> = states.iter().filter(|state| state.version == version && !state.is_deleted).collect();
+    if same.is_empty() {
+        return Some((Violation::Lost, format!("its last version is not on the topic: {row}")));
+    }
+    // A statement may have been done twice, before and after, with the same event and at another time.
+    let agrees = same.iter().any(|state| state.data == *row) || same.iter().all(|state| state.is_losable);
+    (!agrees).then(|| (Violation::Altered, format!("in the database {row}, on the topic something else")))
 }
 
 fn is_done(write: &Write) -> bool {
@@ -247,7 +388,7 @@ impl Totals {
     /// Ambiguous writes that the topic shows to have happened: every other event is of an acknowledged one.
     pub fn happened(&self) -> usize {
         let again = self.duplicates.values().sum::<usize>();
-        self.records.saturating_sub(again + self.acknowledged)
+        (self.records + self.lost_by_database).saturating_sub(again + self.foreign + self.acknowledged)
     }
 }
 

@@ -23,10 +23,22 @@ pub enum Fault {
     BrokerKilled,
     BrokerPaused,
     BrokerDiskFull,
+    /// Of several brokers: the one that leads a partition chosen at random.
+    LeaderKilled,
+    /// Of several brokers: one that follows, in a partition chosen at random.
+    FollowerPaused,
+    BrokersRestarted,
+    PartitionsAdded,
+    TransactionHeld,
     PostgresStopped,
+    /// To what it was a moment before.
+    PostgresRestored,
     RedisKilled,
     RedisFlushed,
     RedisPaused,
+    /// Killed, and started from an older snapshot.
+    RedisRestored,
+    RedisRefusing,
     On(Link, LinkFault),
 }
 
@@ -62,6 +74,19 @@ pub struct Strike {
     pub every: Duration,
     /// Of half-open connections: reset at the end, instead of going on.
     pub is_severed: bool,
+    /// Of a fault with several ways or victims: which.
+    pub choice: usize,
+}
+
+/// Why Redis refuses to write, and still answers who reads.
+#[derive(Clone, Copy, Debug, Eq, PartialEq)]
+pub enum Refusal {
+    /// It follows a master that is not there (READONLY), as after a failover.
+    Replica,
+    /// It wants a replica that it has not (NOREPLICAS).
+    NoReplicas,
+    /// This user may not delete (NOPERM).
+    NoPermission,
 }
 
 /// What a fault breaks, or what it must have for itself.
@@ -70,27 +95,35 @@ enum Target {
     Sidecars,
     Host,
     Broker,
+    Topic,
     Postgres,
     Redis,
     Link(Link),
 }
 
 impl Fault {
-    pub fn all() -> Vec<Fault> {
+    /// All that can strike so many brokers.
+    pub fn all(brokers: usize) -> Vec<Fault> {
         use Fault::*;
         let mut all = vec![
             PublisherKilled,
             StandbyKilled,
             BothSidecarsKilled,
             HostKilled,
-            BrokerKilled,
-            BrokerPaused,
-            BrokerDiskFull,
+            PartitionsAdded,
+            TransactionHeld,
             PostgresStopped,
+            PostgresRestored,
             RedisKilled,
             RedisFlushed,
             RedisPaused,
+            RedisRestored,
+            RedisRefusing,
         ];
+        all.extend(match brokers {
+            1 => [BrokerKilled, BrokerPaused, BrokerDiskFull],
+            _ => [LeaderKilled, FollowerPaused, BrokersRestarted],
+        });
         let links = [
             Link::SidecarsToKafka,
             Link::PublisherToPostgres,
@@ -107,27 +140,56 @@ impl Fault {
         all
     }
 
-    fn target(self) -> Target {
+    fn targets(self) -> &'static [Target] {
         match self {
-            Fault::PublisherKilled | Fault::StandbyKilled | Fault::BothSidecarsKilled => Target::Sidecars,
-            Fault::HostKilled => Target::Host,
-            Fault::BrokerKilled | Fault::BrokerPaused | Fault::BrokerDiskFull => Target::Broker,
-            Fault::PostgresStopped => Target::Postgres,
-            Fault::RedisKilled | Fault::RedisFlushed | Fault::RedisPaused => Target::Redis,
+            Fault::PublisherKilled | Fault::StandbyKilled | Fault::BothSidecarsKilled => &[Target::Sidecars],
+            Fault::HostKilled => &[Target::Host],
+            Fault::BrokerKilled
+            | Fault::BrokerPaused
+            | Fault::BrokerDiskFull
+            | Fault::LeaderKilled
+            | Fault::FollowerPaused
+            | Fault::BrokersRestarted => &[Target::Broker],
+            Fault::PartitionsAdded | Fault::TransactionHeld => &[Target::Topic],
+            Fault::PostgresStopped => &[Target::Postgres],
+            // Redis is flushed with it.
+            Fault::PostgresRestored => &[Target::Postgres, Target::Redis, Target::Link(Link::HostToRedis)],
+            Fault::RedisKilled
+            | Fault::RedisFlushed
+            | Fault::RedisPaused
+            | Fault::RedisRestored
+            | Fault::RedisRefusing => &[Target::Redis],
             // The proxies of the sidecars' database are the same.
-            Fault::On(Link::PublisherToPostgres, _) => Target::Link(Link::SidecarsToPostgres),
-            Fault::On(link, _) => Target::Link(link),
+            Fault::On(Link::PublisherToPostgres | Link::SidecarsToPostgres, _) => {
+                &[Target::Link(Link::SidecarsToPostgres)]
+            }
+            Fault::On(Link::SidecarsToKafka, _) => &[Target::Link(Link::SidecarsToKafka)],
+            Fault::On(Link::HostToPostgres, _) => &[Target::Link(Link::HostToPostgres)],
+            Fault::On(Link::HostToRedis, _) => &[Target::Link(Link::HostToRedis)],
+            Fault::On(Link::HostToSidecar, _) => &[Target::Link(Link::HostToSidecar)],
         }
     }
 
-    /// While it lasts, and until the sidecar has made up for it, what is cached may be stale.
-    pub fn is_about_the_cache(self) -> bool {
-        matches!(self, Fault::On(Link::HostToRedis, _)) || self.target() == Target::Redis
+    /// While it lasts, and until the sidecar has made up for it, what is written then may be read as it was before. Of a Redis
+    /// that comes back as it was, or that only refuses to write, less is excused: see `world.rs`.
+    pub fn loses_invalidations(self) -> bool {
+        match self {
+            Fault::RedisKilled
+            | Fault::RedisFlushed
+            | Fault::RedisPaused
+            | Fault::On(Link::HostToRedis, _) => true,
+            _ => false,
+        }
+    }
+
+    /// It cannot strike together with the other one.
+    fn excludes(self, other: Fault) -> bool {
+        self.targets().iter().any(|target| other.targets().contains(target))
     }
 
     /// The component may repeat a statement whose answer was lost, and then be answered as who comes second.
     pub fn repeats_statements(self) -> bool {
-        matches!(self, Fault::PostgresStopped | Fault::On(Link::HostToPostgres, _))
+        matches!(self, Fault::PostgresStopped | Fault::PostgresRestored | Fault::On(Link::HostToPostgres, _))
     }
 
     /// Why a produce request may take effect after who answers for it has looked for it (D4), if it may.
@@ -139,9 +201,15 @@ impl Fault {
             Fault::BrokerPaused => Some("the broker went on with a request that was given up"),
             Fault::On(Link::SidecarsToKafka, _) => Some("a request reached the broker after it was given up"),
             // The lock changes hands while the former publisher's request is under way.
-            Fault::PostgresStopped | Fault::On(Link::PublisherToPostgres | Link::SidecarsToPostgres, _) => {
+            Fault::PostgresStopped
+            | Fault::PostgresRestored
+            | Fault::On(Link::PublisherToPostgres | Link::SidecarsToPostgres, _) => {
                 Some("a request outlived the lock of the sidecar that sent it")
             }
+            // Of a broker that was stopped only what it led, and of a transaction only one that was long: see `world.rs`.
+            Fault::FollowerPaused | Fault::TransactionHeld => None,
+            // What a leader had and could not replicate is read back, or gone.
+            Fault::LeaderKilled | Fault::BrokersRestarted | Fault::PartitionsAdded => None,
             Fault::StandbyKilled
             | Fault::HostKilled
             | Fault::BrokerKilled
@@ -149,6 +217,8 @@ impl Fault {
             | Fault::RedisKilled
             | Fault::RedisFlushed
             | Fault::RedisPaused
+            | Fault::RedisRestored
+            | Fault::RedisRefusing
             | Fault::On(Link::HostToPostgres | Link::HostToRedis | Link::HostToSidecar, _) => None,
         }
     }
@@ -164,6 +234,15 @@ impl Strike {
             Fault::BrokerPaused => ms(2_500..4_000),
             Fault::On(_, LinkFault::HalfOpen) => ms(800..4_000),
             Fault::RedisPaused => ms(500..3_000),
+            // Time to write, and to have it invalidated.
+            Fault::RedisRestored | Fault::RedisRefusing => ms(500..2_500),
+            Fault::PostgresRestored => ms(300..1_500),
+            // Shorter and longer than `replica.lag.time.max.ms` and the session's timeout.
+            Fault::LeaderKilled => ms(0..8_000),
+            Fault::FollowerPaused => ms(500..8_000),
+            Fault::BrokersRestarted | Fault::PartitionsAdded => Duration::ZERO,
+            // Shorter and longer than KAFKA_TRANSACTION_WAIT_MS.
+            Fault::TransactionHeld => ms(100..5_000),
             Fault::RedisFlushed => Duration::ZERO,
             Fault::On(_, LinkFault::Reset) => ms(300..2_000),
             Fault::On(_, LinkFault::Late | LinkFault::Truncated) => ms(800..2_500),
@@ -183,7 +262,17 @@ impl Strike {
             Fault::On(_, LinkFault::Truncated) => Trouble::Truncated { after_bytes: rng.usize(0..20_000) },
             _ => Trouble::None,
         };
-        Strike { fault, at, lasts, trouble, every, is_severed: rng.bool() }
+        Strike { fault, at, lasts, trouble, every, is_severed: rng.bool(), choice: rng.usize(..) }
+    }
+
+    /// Of a transaction.
+    pub fn end(&self) -> &'static str {
+        ["commit", "abort", "abandon"][self.choice % 3]
+    }
+
+    /// Of Redis that refuses writes.
+    pub fn refusal(&self) -> Refusal {
+        [Refusal::Replica, Refusal::NoReplicas, Refusal::NoPermission][self.choice % 3]
     }
 
     /// Produce requests to one partition that this strike may let outlive their sender: one for each time that it makes a
@@ -219,20 +308,20 @@ impl Iterator for Schedule {
     fn next(&mut self) -> Option<Vec<Strike>> {
         let mut rng = Rng::with_seed(self.seed.wrapping_mul(0x9e37_79b9_7f4a_7c15).wrapping_add(self.round));
         self.round += 1;
-        // A few faults alone may have fewer targets than that.
-        let mut targets: Vec<_> = self.faults.iter().map(|fault| fault.target()).collect();
-        targets.dedup();
-        let count = rng.usize(1..=FAULTS_MAX).min(targets.len());
+        let count = rng.usize(1..=FAULTS_MAX);
         let mut strikes: Vec<Strike> = Vec::new();
         let mut put_back = Vec::new();
         while strikes.len() < count {
             if self.deck.is_empty() {
+                if !put_back.is_empty() {
+                    break; // these come first in the next round
+                }
                 let mut again = self.faults.clone();
                 rng.shuffle(&mut again);
                 self.deck.extend(again);
             }
             let Some(fault) = self.deck.pop_front() else { break };
-            if strikes.iter().any(|strike| strike.fault.target() == fault.target()) {
+            if strikes.iter().any(|strike| strike.fault.excludes(fault)) {
                 put_back.push(fault);
             } else {
                 strikes.push(Strike::new(fault, &mut rng));
@@ -265,10 +354,18 @@ impl fmt::Display for Fault {
             Fault::BrokerKilled => "broker killed",
             Fault::BrokerPaused => "broker stopped (SIGSTOP) beyond the deadlines",
             Fault::BrokerDiskFull => "disk of the broker full",
+            Fault::LeaderKilled => "leader killed",
+            Fault::FollowerPaused => "follower stopped (SIGSTOP)",
+            Fault::BrokersRestarted => "brokers restarted one by one",
+            Fault::PartitionsAdded => "partitions added",
+            Fault::TransactionHeld => "transaction of another producer held open",
             Fault::PostgresStopped => "PostgreSQL shut down immediately",
+            Fault::PostgresRestored => "PostgreSQL restored to a state without its last commits",
             Fault::RedisKilled => "Redis killed",
             Fault::RedisFlushed => "Redis flushed",
             Fault::RedisPaused => "Redis stopped (SIGSTOP)",
+            Fault::RedisRestored => "Redis killed and started from an older snapshot",
+            Fault::RedisRefusing => "Redis refuses writes",
             Fault::On(link, fault) => return write!(f, "{link}: {fault}"),
         })
     }
@@ -300,9 +397,11 @@ impl fmt::Display for LinkFault {
 
 impl fmt::Display for Strike {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Strike { fault, at, lasts, trouble, every, is_severed } = self;
+        let Strike { fault, at, lasts, trouble, every, is_severed, choice: _ } = self;
         write!(f, "at {at:.1?} for {lasts:.1?}: {fault}")?;
         match (fault, trouble) {
+            (Fault::RedisRefusing, _) => write!(f, " ({:?})", self.refusal()),
+            (Fault::TransactionHeld, _) => write!(f, " (then {})", self.end()),
             (Fault::On(_, LinkFault::Reset), _) => write!(f, " each {every:.1?}"),
             (_, Trouble::None) => Ok(()),
             (_, Trouble::Late(by)) => write!(f, " of {by:.1?}"),
@@ -322,7 +421,7 @@ mod tests {
     #[test]
     fn a_schedule_is_made_of_its_seed_alone() {
         let first = |seed| {
-            let rounds = Schedule::new(seed, Fault::all()).take(20);
+            let rounds = Schedule::new(seed, Fault::all(1)).take(20);
             rounds.flatten().map(|strike| strike.to_string()).collect::<Vec<_>>()
         };
         assert_eq!(first(7), first(7));
@@ -337,12 +436,15 @@ mod tests {
 
     #[test]
     fn every_fault_has_its_turn_and_no_two_of_a_round_have_the_same_target() {
-        let all = Fault::all();
-        let rounds: Vec<_> = Schedule::new(1, all.clone()).take(3 * all.len()).collect();
-        assert_eq!(counted(rounds.iter().flatten()).len(), all.len());
-        for strikes in &rounds {
-            for (number, strike) in strikes.iter().enumerate() {
-                assert!(strikes[..number].iter().all(|other| other.fault.target() != strike.fault.target()));
+        for brokers in [1, 3] {
+            let all = Fault::all(brokers);
+            let rounds: Vec<_> = Schedule::new(1, all.clone()).take(3 * all.len()).collect();
+            assert_eq!(counted(rounds.iter().flatten()).len(), all.len());
+            for strikes in &rounds {
+                assert!(!strikes.is_empty());
+                for (number, strike) in strikes.iter().enumerate() {
+                    assert!(strikes[..number].iter().all(|other| !other.fault.excludes(strike.fault)));
+                }
             }
         }
     }

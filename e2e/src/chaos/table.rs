@@ -10,6 +10,7 @@ use super::faults::{Fault, Strike, counted};
 pub struct Table {
     seed: u64,
     kafka: String,
+    brokers: usize,
     rounds: usize,
     strikes: BTreeMap<Fault, usize>,
     skipped: Vec<(Fault, &'static str)>,
@@ -22,6 +23,7 @@ impl Table {
         Table {
             seed: options.seed,
             kafka: options.kafka.to_string(),
+            brokers: options.brokers,
             rounds: 0,
             strikes: BTreeMap::new(),
             skipped: Vec::new(),
@@ -48,8 +50,13 @@ impl Table {
             ("writes ambiguous".to_owned(), totals.ambiguous),
             ("of these, happened".to_owned(), totals.happened()),
             ("reads".to_owned(), totals.reads),
-            ("of these, not asked to be fresh (Redis failing)".to_owned(), totals.reads_excused),
+            ("of these, asked for writes before Redis failed only".to_owned(), totals.reads_excused),
             ("records on the topic".to_owned(), totals.records),
+            ("of these, another producer's".to_owned(), totals.foreign),
+            (
+                "acknowledged, then lost by PostgreSQL (restored) before publication".to_owned(),
+                totals.lost_by_database,
+            ),
         ];
         for (reason, count) in &totals.duplicates {
             counts.push((format!("duplicated: {reason}"), *count));
@@ -76,7 +83,8 @@ impl Table {
 
 impl fmt::Display for Table {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        writeln!(f, "| Kafka {}, seed {} | |\n| --- | ---: |", self.kafka, self.seed)?;
+        writeln!(f, "| Kafka {}, brokers: {}, seed {} | |", self.kafka, self.brokers, self.seed)?;
+        writeln!(f, "| --- | ---: |")?;
         writeln!(f, "| rounds | {} |", self.rounds)?;
         writeln!(f, "| faults | {} |", self.strikes.values().sum::<usize>())?;
         for (fault, count) in &self.strikes {

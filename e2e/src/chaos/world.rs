@@ -5,29 +5,55 @@
 use std::fs::{self, File};
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::atomic::{AtomicI32, Ordering};
 use std::time::Duration;
 
-use anyhow::{Context as _, Result, ensure};
+use anyhow::{Context as _, Result, bail, ensure};
 use rskafka::client::ClientBuilder;
 use rskafka::client::partition::{OffsetAt, UnknownTopicHandling};
 use serde_json::Value;
 use tokio::sync::Mutex;
 use tokio::time::{Instant, sleep, timeout};
 use xtask::process::Signal;
-use xtask::services::{Kafka, KafkaVersion, Postgres, Redis};
+use xtask::services::{
+    Kafka, KafkaCluster, KafkaVersion, PartitionState, Postgres, Redis, Replication, add_partitions,
+    all_in_sync, hold_transaction, partition_states,
+};
 
-use super::faults::{Fault, Link, LinkFault, Strike};
+use super::checker::{Delayed, Excuses, Restored, StaleCache};
+use super::faults::{Fault, Link, LinkFault, Refusal, Strike};
 use crate::proxy::{Proxy, Trouble};
 use crate::{Api, Deployment, LIMIT, Services, directory, eventually};
 
-pub const PARTITIONS: i32 = 3;
+/// At first, and at most.
+const PARTITIONS: i32 = 3;
+const PARTITIONS_MAX: i32 = 12;
+
+/// A follower that stands still keeps an acknowledgement back for 1.5 times as long, until it counts as out of sync; a
+/// broker without a word is taken for dead a little later.
+const REPLICATION: Replication =
+    Replication { brokers: 3, in_sync_min: 2, lag_ms_max: 3_000, session_timeout_ms: 5_000 };
+
+/// Produce requests to one partition that are sent again because an open transaction hides what became of them: one for
+/// each failure while it is open.
+const HIDDEN_REQUESTS_MAX: usize = 3;
+/// Records that end a transaction, in one partition: a coordinator that restarts meanwhile writes them again.
+const MARKERS_MAX: usize = 2;
+const TRANSACTION_WAIT: Duration = Duration::from_millis(2_000);
 
 /// Room for a run of some hundred rounds, in memory.
 const DISK_BYTES: u64 = 1 << 30;
 
 /// Short deadlines, so that a pause of a few seconds is longer than any of them.
-const SIDECAR_SETTINGS: [(&str, &str); 3] =
-    [("KAFKA_TIMEOUT_MS", "1500"), ("DATABASE_TIMEOUT_MS", "2000"), ("KAFKA_TOPIC_PARTITIONS", "3")];
+const SIDECAR_SETTINGS: [(&str, &str); 4] = [
+    ("KAFKA_TIMEOUT_MS", "1500"),
+    ("DATABASE_TIMEOUT_MS", "2000"),
+    ("KAFKA_TOPIC_PARTITIONS", "3"),
+    ("KAFKA_TRANSACTION_WAIT_MS", "2000"), // TRANSACTION_WAIT
+];
+/// Longer than a follower that stands still counts as in sync.
+const SIDECAR_SETTINGS_OF_A_CLUSTER: [(&str, &str); 2] =
+    [("KAFKA_TOPIC_REPLICATION_FACTOR", "3"), ("KAFKA_REPLICATION_WAIT_MS", "6000")];
 
 /// What is cached must not become right again by itself; and a machine that compiles beside this is no hung Redis.
 const HOST_SETTINGS: [(&str, &str); 4] = [
@@ -37,6 +63,8 @@ const HOST_SETTINGS: [(&str, &str); 4] = [
     ("cache_ttl_s", "3600"),
 ];
 
+const AFTER_RESTORE: Duration = Duration::from_millis(2_500);
+
 /// The sidecar is asked who publishes.
 const ASK_LIMIT: Duration = Duration::from_millis(500);
 const IDLE_INTERVAL: Duration = Duration::from_millis(20);
@@ -45,10 +73,13 @@ pub struct World {
     host: Mutex<Deployment>,
     sidecars: [Mutex<Deployment>; 2],
     sidecar_apis: [Api; 2],
-    kafka: Mutex<Kafka>,
+    kafka: Mutex<Brokers>,
     postgres: Mutex<Postgres>,
     redis: Mutex<Redis>,
+    /// Where Redis keeps its snapshot, if it is told to make one.
+    redis_dir: PathBuf,
     ways: Ways,
+    partitions: AtomicI32,
     /// The broker's disk, where it has one of its own.
     disk: Option<PathBuf>,
     pub api: Api,
@@ -56,9 +87,15 @@ pub struct World {
     pub bootstrap: String,
 }
 
+enum Brokers {
+    One(Kafka),
+    Several(KafkaCluster),
+}
+
 /// The proxies.
 struct Ways {
-    sidecars_to_kafka: Proxy,
+    /// One for each broker.
+    sidecars_to_kafka: Vec<Proxy>,
     sidecars_to_postgres: [Proxy; 2],
     host_to_postgres: Proxy,
     host_to_redis: Proxy,
@@ -68,24 +105,28 @@ struct Ways {
 impl World {
     /// Everything up and ready. With a disk of its own the broker keeps its data on a file system in memory, which nobody
     /// may mount but root, and which is gone with the mount namespace of this process.
-    pub async fn start(version: KafkaVersion, disk_of_its_own: bool) -> Result<World> {
+    pub async fn start(version: KafkaVersion, brokers: usize, disk_of_its_own: bool) -> Result<World> {
         let directory = directory("chaos")?;
+        let mut sidecars_to_kafka = Vec::new();
+        for _ in 0..brokers {
+            sidecars_to_kafka.push(Proxy::start().await?);
+        }
         let ways = Ways {
-            sidecars_to_kafka: Proxy::start().await?,
+            sidecars_to_kafka,
             sidecars_to_postgres: [Proxy::start().await?, Proxy::start().await?],
             host_to_postgres: Proxy::start().await?,
             host_to_redis: Proxy::start().await?,
             host_to_sidecar: Proxy::start().await?,
         };
         let kafka_dir = directory.join("kafka");
-        let disk = disk_of_its_own.then(|| kafka_dir.join("data"));
+        let disk = (disk_of_its_own && brokers == 1).then(|| kafka_dir.join("data"));
         if let Some(disk) = &disk {
             mount(disk)?;
         }
         let postgres = Postgres::start(&directory.join("postgres"), None).await?;
-        let redis = Redis::start(&directory.join("redis"), None).await?;
-        let kafka = Kafka::start_behind(ways.sidecars_to_kafka.port(), version, &kafka_dir).await?;
-        ways.sidecars_to_kafka.lead_to(kafka.proxied_port().context("started behind a proxy")?);
+        let redis_dir = directory.join("redis");
+        let redis = Redis::start(&redis_dir, None).await?;
+        let kafka = Brokers::start(brokers, version, &kafka_dir, &ways.sidecars_to_kafka).await?;
         for way in ways.sidecars_to_postgres.iter().chain([&ways.host_to_postgres]) {
             way.lead_to(postgres.port());
         }
@@ -109,7 +150,9 @@ impl World {
             kafka: Mutex::new(kafka),
             postgres: Mutex::new(postgres),
             redis: Mutex::new(redis),
+            redis_dir,
             ways,
+            partitions: AtomicI32::new(PARTITIONS),
             disk,
             bootstrap,
         };
@@ -130,8 +173,22 @@ impl World {
         logs
     }
 
-    /// A fault from its beginning to its end.
-    pub async fn strike(&self, strike: &Strike) -> Result<()> {
+    /// A fault from its beginning to its end, and what it excuses that only now is known.
+    pub async fn strike(&self, strike: &Strike) -> Result<Excuses> {
+        let mut excuses = Excuses::default();
+        match strike.fault {
+            Fault::FollowerPaused => excuses.delayed_requests.push(self.pause_follower(strike).await?),
+            Fault::PartitionsAdded => excuses.partition_changes = self.add_partitions(strike.choice).await?,
+            Fault::TransactionHeld => self.hold_transaction(strike, &mut excuses).await?,
+            Fault::PostgresRestored => excuses.restored = Some(self.restore_postgres(strike.lasts).await?),
+            Fault::RedisRestored => excuses.cache.push(self.restore_redis(strike.lasts).await?),
+            Fault::RedisRefusing => excuses.cache.push(self.refuse_in_redis(strike).await?),
+            _ => self.break_and_heal(strike).await?,
+        }
+        Ok(excuses)
+    }
+
+    async fn break_and_heal(&self, strike: &Strike) -> Result<()> {
         let over = || sleep(strike.lasts);
         match strike.fault {
             Fault::PublisherKilled | Fault::StandbyKilled => {
@@ -158,17 +215,38 @@ impl World {
             }
             Fault::BrokerKilled => {
                 let mut kafka = self.kafka.lock().await;
+                let kafka = kafka.one()?;
                 kafka.kill().await?;
                 over().await;
                 kafka.restart().await
             }
             Fault::BrokerPaused => {
-                let kafka = self.kafka.lock().await;
+                let mut kafka = self.kafka.lock().await;
+                let kafka = kafka.one()?;
                 kafka.pause()?;
                 over().await;
                 kafka.resume()
             }
             Fault::BrokerDiskFull => self.fill_disk(strike.lasts).await,
+            Fault::LeaderKilled => {
+                let mut kafka = self.kafka.lock().await;
+                let partitions = self.partition_states().await?;
+                let partition = &partitions[strike.choice % partitions.len()];
+                let leader = kafka.several()?.broker_mut(partition.leader.context("it has a leader")?)?;
+                leader.kill().await?;
+                over().await;
+                leader.restart().await?;
+                all_in_sync(&self.bootstrap, &self.topic).await
+            }
+            Fault::BrokersRestarted => {
+                let mut kafka = self.kafka.lock().await;
+                let cluster = kafka.several()?;
+                for id in cluster.ids() {
+                    cluster.broker_mut(id)?.restart().await?;
+                    all_in_sync(&self.bootstrap, &self.topic).await?;
+                }
+                Ok(())
+            }
             Fault::PostgresStopped => {
                 let mut postgres = self.postgres.lock().await;
                 postgres.process().stop(Signal::QUIT, LIMIT).await?;
@@ -181,10 +259,7 @@ impl World {
                 over().await;
                 redis.restart().await
             }
-            Fault::RedisFlushed => {
-                let mut connection = self.host.lock().await.redis().await?;
-                Ok(redis::cmd("FLUSHALL").query_async(&mut connection).await?)
-            }
+            Fault::RedisFlushed => self.in_redis(&["FLUSHALL"]).await,
             Fault::RedisPaused => {
                 let redis = self.redis.lock().await;
                 redis.pause()?;
@@ -209,7 +284,126 @@ impl World {
                 ways.iter().for_each(|way| way.make(Trouble::None));
                 Ok(())
             }
+            Fault::FollowerPaused
+            | Fault::PartitionsAdded
+            | Fault::TransactionHeld
+            | Fault::PostgresRestored
+            | Fault::RedisRestored
+            | Fault::RedisRefusing => bail!("{} excuses something", strike.fault),
         }
+    }
+
+    /// What the broker leads as well goes on with requests that were given up.
+    async fn pause_follower(&self, strike: &Strike) -> Result<Delayed> {
+        let mut kafka = self.kafka.lock().await;
+        let partitions = self.partition_states().await?;
+        let partition = &partitions[strike.choice % partitions.len()];
+        let mut followers = partition.replicas.iter().filter(|id| Some(**id) != partition.leader);
+        let id = *followers.next().context("a partition with replicas")?;
+        let broker = kafka.several()?.broker_mut(id)?;
+        broker.pause()?;
+        sleep(strike.lasts).await;
+        broker.resume()?;
+        all_in_sync(&self.bootstrap, &self.topic).await?;
+        let led = partitions.iter().filter(|partition| partition.leader == Some(id));
+        Ok(Delayed {
+            why: "the broker went on with a request that was given up",
+            requests_max: 1,
+            partitions: Some(led.map(|partition| partition.partition).collect()),
+        })
+    }
+
+    async fn partition_states(&self) -> Result<Vec<PartitionState>> {
+        let partitions = partition_states(&self.bootstrap, &self.topic).await?;
+        ensure!(!partitions.is_empty(), "the topic has no partitions");
+        Ok(partitions)
+    }
+
+    /// One or two, as long as there is room. Says how often the count changed.
+    async fn add_partitions(&self, choice: usize) -> Result<usize> {
+        let before = self.partitions.load(Ordering::Relaxed);
+        let count = (before + 1 + (choice % 2) as i32).min(PARTITIONS_MAX);
+        if count == before {
+            return Ok(0);
+        }
+        add_partitions(&self.bootstrap, &self.topic, count).await?;
+        self.partitions.store(count, Ordering::Relaxed);
+        Ok(1)
+    }
+
+    /// In one partition or in all.
+    async fn hold_transaction(&self, strike: &Strike, excuses: &mut Excuses) -> Result<()> {
+        let partitions = self.partitions.load(Ordering::Relaxed) as usize;
+        let partition = (strike.choice / 6 % 2 == 0).then_some((strike.choice / 12 % partitions) as i32);
+        let open = hold_transaction(&self.bootstrap, &self.topic, partition, strike.lasts, strike.end());
+        let hidden = open.await?;
+        excuses.markers_max = MARKERS_MAX;
+        if hidden >= TRANSACTION_WAIT {
+            excuses.delayed_requests.push(Delayed {
+                why: "a transaction of another producer hid what the partition held",
+                requests_max: HIDDEN_REQUESTS_MAX,
+                partitions: partition.map(|partition| vec![partition]),
+            });
+        }
+        Ok(())
+    }
+
+    /// To a copy of its files, made a moment before. Redis is flushed with it: what is cached may be of what is lost.
+    async fn restore_postgres(&self, lasts: Duration) -> Result<Restored> {
+        let mut postgres = self.postgres.lock().await;
+        let copied = Instant::now();
+        postgres.copy_data().await?;
+        sleep(lasts).await;
+        postgres.process().stop(Signal::QUIT, LIMIT).await?;
+        let lost = Instant::now();
+        self.in_redis(&["FLUSHALL"]).await?;
+        postgres.restore_copy()?;
+        postgres.restart().await?;
+        // Time to make changes that have the versions of those that are lost.
+        sleep(AFTER_RESTORE).await;
+        Ok(Restored { copied: copied.into_std(), lost: lost.into_std() })
+    }
+
+    /// To a snapshot of a moment before. Only what is written while it is away may be stale then.
+    async fn restore_redis(&self, lasts: Duration) -> Result<StaleCache> {
+        let mut redis = self.redis.lock().await;
+        self.in_redis(&["SAVE"]).await?;
+        sleep(lasts).await;
+        let killed = Instant::now().into_std();
+        redis.kill().await?;
+        redis.restart().await?;
+        // The next kill loses everything again.
+        fs::remove_file(self.redis_dir.join("dump.rdb"))?;
+        Ok(StaleCache { reads_from: killed, writes_from: killed })
+    }
+
+    /// It goes on answering who reads. Meanwhile nobody may trust it; once it is well, what was written meanwhile may be
+    /// stale until the sidecar has made up for it.
+    async fn refuse_in_redis(&self, strike: &Strike) -> Result<StaleCache> {
+        let _redis = self.redis.lock().await;
+        let writes_from = Instant::now().into_std();
+        let (refuse, heal): (&[&str], &[&str]) = match strike.refusal() {
+            Refusal::Replica => (&["REPLICAOF", "127.0.0.1", "1"], &["REPLICAOF", "NO", "ONE"]),
+            Refusal::NoReplicas => (
+                &["CONFIG", "SET", "min-replicas-to-write", "1"],
+                &["CONFIG", "SET", "min-replicas-to-write", "0"],
+            ),
+            Refusal::NoPermission => (
+                &["ACL", "SETUSER", "default", "-del", "-unlink"],
+                &["ACL", "SETUSER", "default", "+del", "+unlink"],
+            ),
+        };
+        self.in_redis(refuse).await?;
+        sleep(strike.lasts).await;
+        let reads_from = Instant::now().into_std();
+        self.in_redis(heal).await?;
+        Ok(StaleCache { reads_from, writes_from })
+    }
+
+    async fn in_redis(&self, command: &[&str]) -> Result<()> {
+        let mut connection = self.host.lock().await.redis().await?;
+        let (name, arguments) = command.split_first().context("a command has a name")?;
+        redis::cmd(name).arg(arguments).query_async(&mut connection).await.context(command.join(" "))
     }
 
     /// Waits until everything that was accepted is published, both sidecars are ready, and nothing is under way.
@@ -231,9 +425,10 @@ impl World {
     /// The end of each partition.
     pub async fn ends(&self) -> Result<Vec<i64>> {
         let ask = async {
-            let client = ClientBuilder::new(vec![self.bootstrap.clone()]).build().await?;
+            let brokers = self.bootstrap.split(',').map(str::to_owned).collect();
+            let client = ClientBuilder::new(brokers).build().await?;
             let mut ends = Vec::new();
-            for partition in 0..PARTITIONS {
+            for partition in 0..self.partitions.load(Ordering::Relaxed) {
                 let unknown = UnknownTopicHandling::Error;
                 let client = client.partition_client(&self.topic, partition, unknown).await?;
                 ends.push(client.get_offset(OffsetAt::Latest).await?);
@@ -245,10 +440,14 @@ impl World {
 
     fn start_sidecar(&self, number: usize, sidecar: &mut Deployment) -> Result<()> {
         let database_url = self.ways.sidecars_to_postgres[number].through(&sidecar.database_url)?;
-        let kafka = self.ways.sidecars_to_kafka.address().to_string();
+        let kafka: Vec<_> = self.ways.sidecars_to_kafka.iter().map(|way| way.address().to_string()).collect();
+        let kafka = kafka.join(",");
         let mut settings =
             vec![("DATABASE_URL", database_url.as_str()), ("KAFKA_BOOTSTRAP_SERVERS", kafka.as_str())];
         settings.extend(SIDECAR_SETTINGS);
+        if self.ways.sidecars_to_kafka.len() > 1 {
+            settings.extend(SIDECAR_SETTINGS_OF_A_CLUSTER);
+        }
         sidecar.start_sidecar(&settings)
     }
 
@@ -288,7 +487,7 @@ impl World {
 
     async fn ways(&self, link: Link) -> Vec<&Proxy> {
         match link {
-            Link::SidecarsToKafka => vec![&self.ways.sidecars_to_kafka],
+            Link::SidecarsToKafka => self.ways.sidecars_to_kafka.iter().collect(),
             Link::PublisherToPostgres => vec![&self.ways.sidecars_to_postgres[self.publisher().await]],
             Link::SidecarsToPostgres => self.ways.sidecars_to_postgres.iter().collect(),
             Link::HostToPostgres => vec![&self.ways.host_to_postgres],
@@ -302,6 +501,7 @@ impl World {
     async fn fill_disk(&self, lasts: Duration) -> Result<()> {
         let disk = self.disk.as_ref().context("only a disk of its own is ever filled")?;
         let mut kafka = self.kafka.lock().await;
+        let kafka = kafka.one()?;
         let ballast = disk.join("ballast");
         let room = ballast.clone();
         // The broker goes on writing meanwhile, so that the last bytes are taken one page at a time.
@@ -317,9 +517,47 @@ impl World {
 
 impl Ways {
     fn all(&self) -> impl Iterator<Item = &Proxy> {
-        let one =
-            [&self.sidecars_to_kafka, &self.host_to_postgres, &self.host_to_redis, &self.host_to_sidecar];
-        one.into_iter().chain(&self.sidecars_to_postgres)
+        let one = [&self.host_to_postgres, &self.host_to_redis, &self.host_to_sidecar];
+        one.into_iter().chain(&self.sidecars_to_kafka).chain(&self.sidecars_to_postgres)
+    }
+}
+
+impl Brokers {
+    /// Each behind its proxy.
+    async fn start(brokers: usize, version: KafkaVersion, dir: &Path, proxies: &[Proxy]) -> Result<Brokers> {
+        if let [proxy] = proxies {
+            let kafka = Kafka::start_behind(proxy.port(), version, dir).await?;
+            proxy.lead_to(kafka.proxied_port().context("started behind a proxy")?);
+            return Ok(Brokers::One(kafka));
+        }
+        ensure!(version == KafkaVersion::V4_4, "several brokers there are only of Kafka 4.4");
+        let ports: Vec<_> = proxies.iter().map(Proxy::port).collect();
+        let cluster = KafkaCluster::start(Replication { brokers, ..REPLICATION }, &ports, dir).await?;
+        for (proxy, port) in proxies.iter().zip(cluster.proxied_ports()) {
+            proxy.lead_to(port);
+        }
+        Ok(Brokers::Several(cluster))
+    }
+
+    fn bootstrap(&self) -> String {
+        match self {
+            Brokers::One(kafka) => kafka.bootstrap(),
+            Brokers::Several(cluster) => cluster.bootstrap(),
+        }
+    }
+
+    fn one(&mut self) -> Result<&mut Kafka> {
+        match self {
+            Brokers::One(kafka) => Ok(kafka),
+            Brokers::Several(_) => bail!("this fault is for one broker alone"),
+        }
+    }
+
+    fn several(&mut self) -> Result<&mut KafkaCluster> {
+        match self {
+            Brokers::Several(cluster) => Ok(cluster),
+            Brokers::One(_) => bail!("this fault is for several brokers"),
+        }
     }
 }
 

@@ -10,6 +10,7 @@ async fn under_faults_nothing_is_lost_reordered_or_stale() -> Result<()> {
         seed: 251,
         first: 0,
         kafka: kafka_version()?,
+        brokers: 1,
         has_private_mounts: false,
         only: None,
     };

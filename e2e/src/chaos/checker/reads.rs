@@ -18,6 +18,8 @@ struct Acknowledged<'a> {
     created: Vec<(Instant, &'a str)>,
     /// When a deletion was sent that may have happened.
     deletions: HashMap<&'a str, Instant>,
+    /// Creations that a restored database may have lost.
+    losable: HashSet<&'a str>,
 }
 
 impl Checker {
@@ -25,7 +27,11 @@ impl Checker {
         let known = Acknowledged::new(writes, excuses);
         for read in reads {
             self.totals.reads += 1;
-            let must_be_fresh = excuses.cache_from.is_none_or(|from| read.told < from);
+            // What was written before Redis failed must be read all the same.
+            let stale = excuses.cache.iter().filter(|stale| stale.reads_from <= read.told);
+            let stale_from = stale.map(|stale| stale.writes_from).min();
+            let must_be_fresh = stale_from.is_none();
+            let known_until = stale_from.map_or(read.sent, |from| from.min(read.sent));
             self.totals.reads_excused += usize::from(!must_be_fresh);
             let mut found = HashSet::new();
             let tasks = match &read.found {
@@ -37,8 +43,8 @@ impl Checker {
                 let id = task["id"].as_str().unwrap_or_default();
                 found.insert(id);
                 self.compare_state(id, task);
-                let floor = self.floor(&known, id, read.sent);
-                if must_be_fresh && task["version"].as_i64().unwrap_or_default() < floor {
+                let floor = self.floor(&known, id, known_until);
+                if task["version"].as_i64().unwrap_or_default() < floor {
                     let floor =
                         if floor == DELETED { "its deletion".to_owned() } else { format!("version {floor}") };
                     self.violation(
@@ -47,11 +53,8 @@ impl Checker {
                     );
                 }
             }
-            if !must_be_fresh {
-                continue;
-            }
             match &read.found {
-                Found::Missing(id) if !self.may_be_missing(&known, id, read.told) => {
+                Found::Missing(id) if must_be_fresh && !self.may_be_missing(&known, id, read.told) => {
                     self.violation(Violation::Stale, format!("404, but nobody deleted {id}"));
                 }
                 Found::List { tasks, limit, is_newest_first: true } => {
@@ -59,7 +62,7 @@ impl Checker {
                     let is_whole = tasks.len() < *limit;
                     let last = tasks.last().and_then(|task| task["id"].as_str()).unwrap_or_default();
                     for (told, id) in &known.created {
-                        let belongs = *told < read.sent && (is_whole || *id > last);
+                        let belongs = *told < known_until && (is_whole || *id > last);
                         if belongs && !found.contains(id) && !self.may_be_missing(&known, id, read.told) {
                             self.violation(Violation::Stale, format!("a list without {id}, created before"));
                         }
@@ -73,11 +76,18 @@ impl Checker {
     /// What was read is what the topic says of that version.
     fn compare_state(&mut self, id: &str, task: &Value) {
         let version = task["version"].as_i64().unwrap_or_default();
-        let known = self.tasks.get(id).and_then(|known| known.events.get(&version));
-        match known.map(|known| known.data_digest == data_digest(task)) {
-            Some(true) => {}
-            Some(false) => self.violation(Violation::Altered, format!("not the state on the topic: {task}")),
-            None => self.violation(Violation::Lost, format!("read, but not on the topic: {task}")),
+        let digest = data_digest(task);
+        let events = self.tasks.get(id).into_iter().flat_map(|known| &known.events);
+        let mut same =
+            events.filter(|((_, of), _)| *of == version).map(|(_, event)| event.data_digest).peekable();
+        let is_missing = same.peek().is_none();
+        let is_known = same.any(|known| known == digest);
+        if is_known || self.losable.contains_key(task["title"].as_str().unwrap_or_default()) {
+            return;
+        }
+        match is_missing {
+            true => self.violation(Violation::Lost, format!("read, but not on the topic: {task}")),
+            false => self.violation(Violation::Altered, format!("not the state on the topic: {task}")),
         }
     }
 
@@ -95,21 +105,24 @@ impl Checker {
     /// Someone may have deleted it by then.
     fn may_be_missing(&self, known: &Acknowledged<'_>, id: &str, told: Instant) -> bool {
         let this_round = known.deletions.get(id).is_some_and(|sent| *sent < told);
-        this_round || self.tasks.get(id).is_some_and(|task| task.was_deleted)
+        this_round || known.losable.contains(id) || self.tasks.get(id).is_some_and(|task| task.was_deleted)
     }
 }
 
 impl<'a> Acknowledged<'a> {
     fn new(writes: &'a [Write], excuses: &Excuses) -> Acknowledged<'a> {
         let mut of_task: HashMap<_, Vec<_>> = HashMap::new();
-        let (mut created, mut deletions) = (Vec::new(), HashMap::new());
+        let (mut created, mut deletions, mut losable) = (Vec::new(), HashMap::new(), HashSet::new());
         for write in writes {
             let (told, task) = match &write.answer {
                 Answer::Done(Some(task)) => (task["version"].as_i64(), task["id"].as_str()),
                 Answer::Done(None) => (Some(DELETED), write.task.as_deref()),
                 _ => (None, None),
             };
-            if let (Some(version), Some(task)) = (told, task) {
+            let is_losable = excuses.restored.is_some_and(|restored| restored.may_have_lost(write));
+            if is_losable && write.kind == Kind::Create {
+                losable.extend(task);
+            } else if let (Some(version), Some(task), false) = (told, task, is_losable) {
                 of_task.entry(task).or_default().push((write.told, version));
                 if write.kind == Kind::Create {
                     created.push((write.told, task));
@@ -122,6 +135,6 @@ impl<'a> Acknowledged<'a> {
                 *sent = write.sent.min(*sent);
             }
         }
-        Acknowledged { of_task, created, deletions }
+        Acknowledged { of_task, created, deletions, losable }
     }
 }

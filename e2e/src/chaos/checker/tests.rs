@@ -6,7 +6,7 @@ use serde_json::{Value, json};
 use xtask::services::TopicRecord;
 
 use super::super::history::{Answer, Found, Kind, Read, Write};
-use super::{Checker, Evidence, Violation};
+use super::{Checker, Delayed, Evidence, Restored, StaleCache, Violation};
 
 const ID: &str = "01938a4e-9acc-77c8-b90a-92a109b260cb";
 const OTHER: &str = "01938a4e-9acc-77c8-b90a-92a109b260cc";
@@ -100,6 +100,11 @@ fn found(spoil: impl FnOnce(&mut Evidence, Instant)) -> Vec<Violation> {
     found.sort_unstable();
     found.dedup();
     found
+}
+
+/// One request, to any partition.
+fn late() -> Delayed {
+    Delayed { why: "late", requests_max: 1, partitions: None }
 }
 
 /// A record for each of the last round's writes has come, at its new offset.
@@ -208,6 +213,136 @@ fn a_task_in_two_partitions_is_found() {
         evidence.records[2].offset = 1;
     };
     assert_eq!(found(moved), [Violation::Disordered]);
+    let excused = |evidence: &mut Evidence, start| {
+        moved(evidence, start);
+        evidence.excuses.partition_changes = 1;
+    };
+    assert_eq!(found(excused), []);
+    // One change, and there and back again.
+    let back = |evidence: &mut Evidence, start| {
+        excused(evidence, start);
+        let three = state(ID, 3, "three");
+        let changed = write(start, 50, Kind::Patch, "three", Answer::Done(Some(three.clone())));
+        evidence.writes.push(changed);
+        evidence.records.push(record(2, "TASK_UPDATED", 3, &three));
+        evidence.tasks[0] = three;
+    };
+    assert!(found(back).contains(&Violation::Disordered));
+}
+
+#[test]
+fn versions_out_of_order_across_a_change_of_partitions_are_found() {
+    let overtaken = |evidence: &mut Evidence, start| {
+        evidence.excuses.partition_changes = 1;
+        let three = state(ID, 3, "three");
+        let changed = write(start, 50, Kind::Patch, "three", Answer::Done(Some(three.clone())));
+        evidence.writes.push(changed);
+        // Version 2 goes to the new partition, version 3 to the old one.
+        evidence.records[1].partition = 1;
+        evidence.records[1].offset = 0;
+        evidence.records[2].offset = 1;
+        evidence.records.push(record(2, "TASK_UPDATED", 3, &three));
+        evidence.tasks[0] = three;
+    };
+    assert!(found(overtaken).contains(&Violation::Disordered));
+}
+
+#[test]
+fn other_producers_records_are_passed_over_and_so_are_ends_of_their_transactions() {
+    let foreign = |evidence: &mut Evidence, _| {
+        let mut foreign = record(3, "TASK_CREATED", 1, &state(ID, 1, "one"));
+        foreign.key = "foreign".to_owned();
+        evidence.records.push(foreign.clone());
+        evidence.records.push(TopicRecord { offset: 5, ..foreign });
+    };
+    assert_eq!(found(foreign), [Violation::Lost], "an offset without a record");
+    let excused = |evidence: &mut Evidence, start| {
+        foreign(evidence, start);
+        evidence.excuses.markers_max = 1;
+    };
+    assert_eq!(found(excused), []);
+}
+
+/// The database loses what was written from 5 ms to 35 ms: the change of one task, and the other's creation.
+fn restored(evidence: &mut Evidence, start: Instant) {
+    evidence.excuses.restored = Some(Restored { copied: at(start, 5), lost: at(start, 35) });
+    evidence.tasks = vec![state(ID, 1, "one")];
+}
+
+/// A change after that, with the version of the lost one and an id of its own.
+fn changed_again(evidence: &mut Evidence, start: Instant) {
+    let again = state(ID, 2, "again");
+    let changed = write(start, 50, Kind::Patch, "again", Answer::Done(Some(again.clone())));
+    evidence.writes.push(changed);
+    let mut record = record(3, "TASK_UPDATED", 2, &again);
+    record.headers[0].1 = "another id".to_owned();
+    evidence.records.push(record);
+    evidence.tasks = vec![again];
+}
+
+#[test]
+fn what_a_restored_database_lost_may_be_on_the_topic_or_not() {
+    assert_eq!(found(restored), []);
+    let unpublished = |evidence: &mut Evidence, start| {
+        restored(evidence, start);
+        evidence.records.truncate(1);
+    };
+    assert_eq!(found(unpublished), []);
+    let continued = |evidence: &mut Evidence, start| {
+        restored(evidence, start);
+        changed_again(evidence, start);
+    };
+    assert_eq!(found(continued), []);
+    let late = |evidence: &mut Evidence, start| {
+        continued(evidence, start);
+        evidence.records.swap(1, 3);
+        renumber(&mut evidence.records);
+    };
+    assert_eq!(found(late), []);
+}
+
+#[test]
+fn what_a_restored_database_had_or_got_must_be_on_the_topic() {
+    let gone = |evidence: &mut Evidence, start| {
+        restored(evidence, start);
+        evidence.tasks.clear();
+    };
+    assert_eq!(found(gone), [Violation::Phantom], "what was written before the copy");
+    let deleted_unpublished = |evidence: &mut Evidence, start| {
+        restored(evidence, start);
+        changed_again(evidence, start);
+        evidence.records.pop();
+    };
+    assert!(found(deleted_unpublished).contains(&Violation::Lost), "a version alone is no event");
+    let twice = |evidence: &mut Evidence, start| {
+        restored(evidence, start);
+        changed_again(evidence, start);
+        evidence.records.push(TopicRecord { offset: 4, ..evidence.records[3].clone() });
+    };
+    assert_eq!(found(twice), [Violation::Duplicated]);
+    let swapped = |evidence: &mut Evidence, start| {
+        restored(evidence, start);
+        changed_again(evidence, start);
+        let three = state(ID, 3, "three");
+        let changed = write(start, 60, Kind::Patch, "three", Answer::Done(Some(three.clone())));
+        evidence.writes.push(changed);
+        evidence.records.insert(3, record(3, "TASK_UPDATED", 3, &three));
+        renumber(&mut evidence.records);
+        evidence.tasks = vec![three];
+    };
+    assert!(found(swapped).contains(&Violation::Disordered));
+}
+
+#[test]
+fn after_a_restored_database_the_topic_goes_on_as_the_database_does() {
+    let start = Instant::now();
+    let mut checker = Checker::default();
+    let mut first = round(start);
+    restored(&mut first, start);
+    assert_eq!(checker.check(first), []);
+    let mut second = Evidence::default();
+    changed_again(&mut second, start);
+    assert_eq!(checker.check(second), []);
 }
 
 #[test]
@@ -219,9 +354,14 @@ fn a_duplicate_is_found_unless_a_delayed_request_accounts_for_it() {
     assert_eq!(found(|evidence, _| again(evidence)), [Violation::Duplicated]);
     let excused = |evidence: &mut Evidence, _| {
         again(evidence);
-        evidence.excuses.delayed_requests.push(("late", 1));
+        evidence.excuses.delayed_requests.push(late());
     };
     assert_eq!(found(excused), []);
+    let elsewhere = |evidence: &mut Evidence, _| {
+        again(evidence);
+        evidence.excuses.delayed_requests.push(Delayed { partitions: Some(vec![1, 2]), ..late() });
+    };
+    assert_eq!(found(elsewhere), [Violation::Duplicated]);
     // One request, but two runs of second occurrences: the other one has no reason.
     let more = |evidence: &mut Evidence, start| {
         excused(evidence, start);
@@ -244,25 +384,31 @@ fn a_duplicate_of_an_earlier_round_is_found_whatever_was_delayed() {
     assert_eq!(checker.check(first), []);
     let mut second =
         Evidence { records: vec![TopicRecord { offset: 3, ..again }], tasks, ..Evidence::default() };
-    second.excuses.delayed_requests.push(("late", 1));
+    second.excuses.delayed_requests.push(late());
     let found = checker.check(second);
     assert_eq!(found.iter().map(|(what, _)| *what).collect::<Vec<_>>(), [Violation::Duplicated]);
 }
 
 #[test]
 fn a_second_occurrence_that_differs_is_found() {
-    for spoil in [
-        |record: &mut TopicRecord| record.headers[0].1 = "another id".to_owned(),
-        |record: &mut TopicRecord| record.value = record.value.replace(",\"tags\":[]", ",\"tags\": []"),
-    ] {
-        let differs = |evidence: &mut Evidence, _| {
-            let mut again = TopicRecord { offset: 3, ..evidence.records[1].clone() };
-            spoil(&mut again);
-            evidence.records.push(again);
-            evidence.excuses.delayed_requests.push(("late", 1));
-        };
-        assert_eq!(found(differs), [Violation::Altered]);
-    }
+    let differs = |evidence: &mut Evidence, _| {
+        let mut again = TopicRecord { offset: 3, ..evidence.records[1].clone() };
+        again.value = again.value.replace(",\"tags\":[]", ",\"tags\": []");
+        evidence.records.push(again);
+        evidence.excuses.delayed_requests.push(late());
+    };
+    assert_eq!(found(differs), [Violation::Altered]);
+}
+
+#[test]
+fn a_version_with_another_id_is_another_event() {
+    let twice = |evidence: &mut Evidence, _| {
+        let mut again = TopicRecord { offset: 3, ..evidence.records[1].clone() };
+        again.headers[0].1 = "another id".to_owned();
+        evidence.records.push(again);
+        evidence.excuses.delayed_requests.push(late());
+    };
+    assert_eq!(found(twice), [Violation::Phantom, Violation::Disordered]);
 }
 
 #[test]
@@ -318,20 +464,30 @@ fn half_a_batch_is_found() {
     assert_eq!(found(half), [Violation::Lost]);
 }
 
+fn stale_from(writes_from: Instant, reads_from: Instant) -> StaleCache {
+    StaleCache { writes_from, reads_from }
+}
+
 #[test]
 fn a_stale_read_is_found_unless_the_cache_could_not_be_told() {
     let stale = |evidence: &mut Evidence, _| evidence.reads[1].found = Found::Task(state(ID, 1, "one"));
     assert_eq!(found(stale), [Violation::Stale]);
     let excused = |evidence: &mut Evidence, start| {
         stale(evidence, start);
-        evidence.excuses.cache_from = Some(at(start, 12));
+        evidence.excuses.cache.push(stale_from(at(start, 5), at(start, 12)));
     };
     assert_eq!(found(excused), []);
     let later = |evidence: &mut Evidence, start| {
         stale(evidence, start);
-        evidence.excuses.cache_from = Some(at(start, 18));
+        evidence.excuses.cache.push(stale_from(at(start, 5), at(start, 18)));
     };
     assert_eq!(found(later), [Violation::Stale]);
+    // Redis was told of the write, and forgot it later.
+    let told = |evidence: &mut Evidence, start| {
+        stale(evidence, start);
+        evidence.excuses.cache.push(stale_from(at(start, 12), at(start, 12)));
+    };
+    assert_eq!(found(told), [Violation::Stale]);
 }
 
 #[test]
