@@ -21,6 +21,7 @@ mod backoff; // the broker refuses for a while
 mod clocks; // the time of a change is wrong
 mod killed; // in the middle of a write
 mod order; // versions and gaps
+mod replication; // what the broker holds is not readable yet
 mod takeover; // a sidecar dies, or has a second one beside it
 mod parked; // the broker refuses an event
 mod verify; // topic against database
