@@ -268,6 +268,7 @@ pub async fn start_sidecar(
     let mut command = Command::new(program("kafka-sidecar")?);
     command
         .env("SIDECAR_LISTEN", url.trim_start_matches("http://"))
+        .env("SIDECAR_OPERATIONS_LISTEN", "127.0.0.1:0")
         .env("SIDECAR_TOKEN", TOKEN)
         .env("DATABASE_URL", database_url)
         .env("REDIS_URL", platform.redis.url())

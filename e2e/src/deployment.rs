@@ -131,6 +131,7 @@ impl Deployment {
         let mut command = Command::new(variable("E2E_SIDECAR")?);
         command
             .env("SIDECAR_LISTEN", format!("127.0.0.1:{}", self.sidecar_port.number()))
+            .env("SIDECAR_OPERATIONS_LISTEN", "127.0.0.1:0")
             .env("SIDECAR_TOKEN", SIDECAR_TOKEN)
             .env("DATABASE_URL", &self.database_url)
             .env("REDIS_URL", &self.services.redis_url)
@@ -203,6 +204,11 @@ impl Deployment {
     /// The sidecar's own HTTP interface.
     pub fn sidecar_api(&self) -> Result<Api> {
         Api::new(format!("http://127.0.0.1:{}", self.sidecar_port.number()))
+    }
+
+    /// The sidecar's interface for probes and metrics alone.
+    pub async fn sidecar_operations_api(&self) -> Result<Api> {
+        Api::new(self.sidecar()?.wait_for_line("operations on ", LIMIT).await?)
     }
 
     pub fn sidecar_token(&self) -> &'static str {

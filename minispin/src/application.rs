@@ -17,7 +17,7 @@ use wasmtime_wasi::cli::OutputFile;
 
 use crate::{
     allowed_hosts::AllowedHosts,
-    connections,
+    connections::{self, Limits},
     engine::{CodeCache, Compiler, INSTANCES_MAX},
     host::{self, http, postgres},
     instance::{Lifetime, REQUESTS_AT_ONCE_MAX, Starter},
@@ -42,6 +42,13 @@ pub struct Config {
     pub cache: CodeCache,
     /// Requests in flight; past it, 503.
     pub requests_max: usize,
+    /// Connections at once, if the limit on open files allows so many; others wait until one of
+    /// these has ended.
+    pub connections_max: usize,
+    /// For the head of a request to arrive, from the connection's begin or the last response on.
+    pub head_timeout: Duration,
+    /// For a client to take some of its response.
+    pub write_timeout: Duration,
     /// How long a stop waits for requests in flight and for what guests do after their responses.
     pub shutdown_max: Duration,
 }
@@ -49,6 +56,13 @@ pub struct Config {
 impl Config {
     /// The most that `requests_max` can be, and its default: there is a stack for each.
     pub const REQUESTS_MAX: usize = 2048;
+    /// Default of `connections_max`.
+    pub const CONNECTIONS_MAX: usize = 4096;
+    /// Default of `head_timeout`: longer than proxies keep an idle connection (60 s as a rule), for
+    /// one that sends a request just as it is closed has to answer with 502.
+    const HEAD_TIMEOUT: Duration = Duration::from_secs(75);
+    /// Default of `write_timeout`.
+    const WRITE_TIMEOUT: Duration = Duration::from_secs(30);
     /// Default of `shutdown_max`, in seconds.
     pub const SHUTDOWN_MAX_S: u64 = 10;
 
@@ -61,6 +75,9 @@ impl Config {
             log_dir: None,
             cache: CodeCache::Default,
             requests_max: Self::REQUESTS_MAX,
+            connections_max: Self::CONNECTIONS_MAX,
+            head_timeout: Self::HEAD_TIMEOUT,
+            write_timeout: Self::WRITE_TIMEOUT,
             shutdown_max: Duration::from_secs(Self::SHUTDOWN_MAX_S),
         }
     }
@@ -73,7 +90,7 @@ const _: () = assert!(Config::REQUESTS_MAX <= INSTANCES_MAX as usize * REQUESTS_
 pub struct Application {
     server: Arc<Server>,
     lifetime: Lifetime,
-    shutdown_max: Duration,
+    limits: Limits,
 }
 
 impl Application {
@@ -103,7 +120,13 @@ impl Application {
             .map(|trigger| (trigger.route.clone(), components[trigger.component.as_str()].clone()));
         let server = Arc::new(Server::new(Router::new(routes), config.requests_max));
         tracing::info!(application = manifest.application, log_dir = %log_dir.display(), "ready to serve");
-        Ok(Self { server, lifetime, shutdown_max: config.shutdown_max })
+        let limits = Limits {
+            connections_max: config.connections_max,
+            head_timeout: config.head_timeout,
+            write_timeout: config.write_timeout,
+            shutdown_max: config.shutdown_max,
+        };
+        Ok(Self { server, lifetime, limits })
     }
 
     /// What Spin prints at start. Programs wait for the line `Serving http://…`.
@@ -121,7 +144,7 @@ impl Application {
 
     /// Serves until `shutdown` is ready, then finishes what was begun, within the configured time.
     pub async fn serve(self, listener: TcpListener, shutdown: impl Future<Output = ()>) -> Result<()> {
-        connections::serve(listener, self.server, self.lifetime, self.shutdown_max, shutdown).await
+        connections::serve(listener, self.server, self.lifetime, self.limits, shutdown).await
     }
 }
 

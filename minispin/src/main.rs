@@ -54,6 +54,9 @@ struct Up {
     /// Requests in flight; past it, 503.
     #[arg(long, value_name = "COUNT", default_value_t = Config::REQUESTS_MAX, value_parser = requests_max)]
     requests_max: usize,
+    /// Connections at once, if the limit on open files allows so many; others wait.
+    #[arg(long, value_name = "COUNT", default_value_t = Config::CONNECTIONS_MAX, value_parser = connections_max)]
+    connections_max: usize,
     /// Seconds that a stop waits for what was begun.
     #[arg(long, value_name = "SECONDS", default_value_t = Config::SHUTDOWN_MAX_S)]
     shutdown_max_s: u64,
@@ -77,6 +80,7 @@ impl Up {
                 (false, None) => CodeCache::Default,
             },
             requests_max: self.requests_max,
+            connections_max: self.connections_max,
             shutdown_max: Duration::from_secs(self.shutdown_max_s),
             ..Config::new(self.from)
         }
@@ -124,5 +128,12 @@ fn requests_max(text: &str) -> Result<usize, String> {
     match text.parse() {
         Ok(count) if (1..=Config::REQUESTS_MAX).contains(&count) => Ok(count),
         _ => Err(format!("must be a whole number from 1 to {}", Config::REQUESTS_MAX)),
+    }
+}
+
+fn connections_max(text: &str) -> Result<usize, String> {
+    match text.parse() {
+        Ok(count) if (1..=1_000_000).contains(&count) => Ok(count),
+        _ => Err("must be a whole number from 1 to 1000000".into()),
     }
 }

@@ -1,5 +1,6 @@
-//! Configuration of the sidecar: the environment, read once. `kafka-sidecar --help` prints this file's
-//! comments; a value that makes no sense stops the start with a message that names it.
+//! Configuration of the sidecar: the environment, read once. `kafka-sidecar --help`
+//! prints this file's comments; a value that makes no sense stops the start with a message that
+//! names it.
 
 use std::convert::Infallible;
 use std::fmt;
@@ -24,9 +25,19 @@ pub struct Config {
     #[command(subcommand)]
     pub command: Option<Command>,
 
-    /// Where the component's forwards and the health checks come in.
+    /// Where the component's forwards come in.
     #[arg(long, env = "SIDECAR_LISTEN", value_name = "SIDECAR_LISTEN", default_value = "127.0.0.1:3001")]
     pub listen: SocketAddr,
+
+    /// Where health checks and metrics are asked for, whatever goes on at SIDECAR_LISTEN, which has
+    /// them too.
+    #[arg(
+        long,
+        env = "SIDECAR_OPERATIONS_LISTEN",
+        value_name = "SIDECAR_OPERATIONS_LISTEN",
+        default_value = "127.0.0.1:3002"
+    )]
+    pub operations_listen: SocketAddr,
 
     /// The secret that the component sends with each forward.
     #[arg(

@@ -1,18 +1,16 @@
-//! HTTP in: forwards from the component, and the health checks. A forward is taken whole or not at
-//! all; one that is not taken costs time only, since its events are in the outbox.
+//! HTTP in: forwards from the component. A forward is taken whole or not at all; one that is not
+//! taken costs time only, since its events are in the outbox.
 
-mod listener; // on what
 mod forward; // what was sent
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use axum::body::Bytes;
 use axum::extract::{DefaultBodyLimit, FromRequest as _, Request, State};
-use axum::http::{HeaderMap, Method, StatusCode, header};
-use axum::middleware::{self, Next};
+use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
-use axum::routing::{get, post};
+use axum::routing::post;
 use axum::{Json, Router};
 use contract::{EVENTS_PATH, Receipt, Receipts};
 use serde_json::json;
@@ -22,13 +20,10 @@ use tokio::sync::{Notify, Semaphore, oneshot};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
-pub use listener::Prompt;
-
 use crate::config::Secret;
-use crate::health::Health;
 use crate::lanes::{Role, Roles};
-use crate::metrics::{self, Metrics};
 use crate::offered::{Companion, Offered, event_bytes};
+use crate::operations::{self, Operations};
 use crate::repair::Repair;
 
 /// Four times what the component sends at once.
@@ -50,8 +45,6 @@ pub struct Ingest {
     /// Bytes that forwarded events may still occupy.
     pub budget: Arc<Semaphore>,
     pub repair: Repair,
-    pub health: Health,
-    pub metrics: Metrics,
     pub closing: CancellationToken,
 }
 
@@ -71,15 +64,14 @@ enum Refused {
     NotReady,
 }
 
-pub fn router(ingest: Ingest) -> Router {
-    Router::new()
+/// Forwards, and the pages for operators beside them.
+pub fn router(ingest: Ingest, operations: Operations) -> Router {
+    let metrics = operations.metrics.clone();
+    let forwards = Router::new()
         .route(EVENTS_PATH, post(take))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
-        .route("/healthz", get(async || "alive\n"))
-        .route("/readyz", get(ready))
-        .route("/metrics", get(tell_metrics))
-        .layer(middleware::from_fn_with_state(ingest.metrics.clone(), measure))
-        .with_state(ingest)
+        .with_state(ingest);
+    operations::measured(forwards.merge(operations::pages(operations)), metrics)
 }
 
 async fn take(State(ingest): State<Ingest>, request: Request) -> Result<Response, Refused> {
@@ -142,42 +134,6 @@ async fn collect(waiting: Vec<Waiting>, topic: &str, wait: Duration) -> Receipts
         }
     }
     Receipts { receipts }
-}
-
-async fn ready(State(ingest): State<Ingest>) -> Response {
-    let mut report = ingest.health.report();
-    report.ready &= !ingest.closing.is_cancelled();
-    let status = if report.ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(report)).into_response()
-}
-
-async fn tell_metrics(State(ingest): State<Ingest>) -> Response {
-    match ingest.metrics.text() {
-        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
-    }
-}
-
-async fn measure(State(metrics): State<Metrics>, request: Request, next: Next) -> Response {
-    let started = Instant::now();
-    let http_request_method = match *request.method() {
-        Method::GET => "GET",
-        Method::HEAD => "HEAD",
-        Method::POST => "POST",
-        _ => "_OTHER",
-    };
-    let http_route = match request.uri().path() {
-        EVENTS_PATH => EVENTS_PATH,
-        "/readyz" => "/readyz",
-        "/healthz" => "/healthz",
-        "/metrics" => "/metrics",
-        _ => "",
-    };
-    let response = next.run(request).await;
-    let http_response_status_code = response.status().as_u16();
-    let request = metrics::Request { http_request_method, http_route, http_response_status_code };
-    metrics.note_request(&request, started.elapsed());
-    response
 }
 
 fn authorize(headers: &HeaderMap, token: &Secret) -> Result<(), Refused> {

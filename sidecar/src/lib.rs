@@ -3,7 +3,9 @@
 //! Forwards make it fast and the outbox makes it complete: it could lose every forward and would
 //! still publish every event.
 
+mod listener; // connections, so many and each for so long
 mod ingest; // HTTP in
+mod operations; // pages for operators
 mod offered; // an event, and what goes with it
 mod lanes; // which lane
 mod lane; // what a lane publishes next
@@ -26,11 +28,13 @@ mod config;
 mod parked; // for operators: what the broker refuses
 mod verify; // for operators: topic against database
 
+use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context as _, Result};
 use tokio::net::TcpListener;
 use tokio::sync::{Notify, Semaphore};
+use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
 use tracing::{info, warn};
 
@@ -39,18 +43,42 @@ pub use parked::run as parked;
 pub use verify::run as verify;
 
 use health::Health;
-use ingest::{Ingest, Prompt};
+use ingest::Ingest;
 use lanes::Roles;
+use listener::Limits;
 use metrics::Metrics;
+use operations::Operations;
 use outbox::Outbox;
 use publishing::Publishing;
 use repair::Repair;
+
+/// Bound sockets.
+pub struct Listeners {
+    /// For the component's forwards.
+    pub ingest: TcpListener,
+    /// For probes and metrics alone.
+    pub operations: TcpListener,
+}
+
+impl Listeners {
+    /// # Errors
+    /// When an address cannot be listened on.
+    pub async fn bind(config: &Config) -> Result<Listeners> {
+        let bind = async |name: &str, address: SocketAddr| {
+            TcpListener::bind(address).await.with_context(|| format!("{name}: cannot listen on {address}"))
+        };
+        Ok(Listeners {
+            ingest: bind("SIDECAR_LISTEN", config.listen).await?,
+            operations: bind("SIDECAR_OPERATIONS_LISTEN", config.operations_listen).await?,
+        })
+    }
+}
 
 /// Runs until `shutdown` comes, then stops taking events, publishes what is queued, and returns.
 ///
 /// # Errors
 /// When the configuration cannot be used. That a service is not up is no error: it is waited for.
-pub async fn run(listener: TcpListener, config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
+pub async fn run(listeners: Listeners, config: Config, shutdown: impl Future<Output = ()>) -> Result<()> {
     let outbox = Outbox::new(config.database_url.expose(), config.database_timeout)?;
     let redis = redis::Client::open(config.redis_url.expose()).context("parsing REDIS_URL")?;
     let config = Arc::new(config);
@@ -66,7 +94,6 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: impl Future<Ou
     let repair = Repair::default();
     // What was to be repaired when the last sidecar stopped is not known.
     repair.request_all();
-    let repairing = tokio::spawn(repair.clone().run(redis, config.cache_key_prefix.clone()));
 
     let ingest = Ingest {
         token: config.token.clone().context("SIDECAR_TOKEN is not set")?,
@@ -75,14 +102,25 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: impl Future<Ou
         wake_publisher: Arc::clone(&wake_publisher),
         budget: Arc::new(Semaphore::new(config.queue_bytes_max as usize)),
         repair: repair.clone(),
-        health: health.clone(),
-        metrics: metrics.clone(),
         closing: closing.clone(),
     };
-    let server = axum::serve(Prompt::new(listener), ingest::router(ingest))
-        .with_graceful_shutdown(closing.clone().cancelled_owned())
-        .into_future();
-    let serving = tokio::spawn(server);
+    let operations =
+        Operations { health: health.clone(), metrics: metrics.clone(), closing: closing.clone() };
+    let mut tasks = JoinSet::new();
+    tasks.spawn(repair.clone().run(redis, config.cache_key_prefix.clone()));
+    tasks.spawn(listener::serve(
+        listeners.ingest,
+        ingest::router(ingest, operations.clone()),
+        Limits::ingest(),
+        closing.clone(),
+    ));
+    // Until the very end, so that whoever asks meanwhile learns that this sidecar is stopping.
+    tasks.spawn(listener::serve(
+        listeners.operations,
+        operations::router(operations),
+        Limits::operations(),
+        CancellationToken::new(),
+    ));
 
     let term = Publishing {
         config: Arc::clone(&config),
@@ -107,7 +145,6 @@ pub async fn run(listener: TcpListener, config: Config, shutdown: impl Future<Ou
             );
         }
     }
-    repairing.abort();
-    serving.abort();
+    tasks.shutdown().await;
     Ok(())
 }

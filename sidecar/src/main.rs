@@ -2,8 +2,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
 use clap::Parser as _;
-use kafka_sidecar::{Command, Config};
-use tokio::net::TcpListener;
+use kafka_sidecar::{Command, Config, Listeners};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
 
@@ -49,11 +48,10 @@ async fn main() -> Result<ExitCode> {
             _ = interrupt.recv() => {}
         }
     };
-    let listener = TcpListener::bind(config.listen)
-        .await
-        .with_context(|| format!("SIDECAR_LISTEN: cannot listen on {}", config.listen))?;
-    // The address is told on standard output, since port 0 leaves the choice to the system.
-    println!("listening on http://{}", listener.local_addr()?);
-    kafka_sidecar::run(listener, config, shutdown).await?;
+    let listeners = Listeners::bind(&config).await?;
+    // The addresses are told on standard output, since port 0 leaves the choice to the system.
+    println!("listening on http://{}", listeners.ingest.local_addr()?);
+    println!("operations on http://{}", listeners.operations.local_addr()?);
+    kafka_sidecar::run(listeners, config, shutdown).await?;
     Ok(ExitCode::SUCCESS)
 }

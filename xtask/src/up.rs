@@ -31,6 +31,7 @@ mod http; // are you ready?
 /// Bootstrap servers and topic, for `consume`.
 const TOPIC: &str = "topic";
 const SIDECAR_PORT: u16 = 3001;
+const SIDECAR_OPERATIONS_PORT: u16 = 3002;
 const START_LIMIT: Duration = Duration::from_secs(60);
 /// More than either gives to the requests and events that it still has.
 const STOP_LIMIT: Duration = Duration::from_secs(30);
@@ -82,7 +83,8 @@ struct Running {
     services: Services,
     url: String,
     host: Host,
-    sidecar_address: String,
+    /// Of the sidecar's pages for operators.
+    operations_url: String,
 }
 
 async fn start(options: &Options, dir: &Path) -> Result<Running> {
@@ -96,11 +98,12 @@ async fn start(options: &Options, dir: &Path) -> Result<Running> {
     let token = token()?;
     let services = Services::start(options, dir, &token).await?;
     fs::write(dir.join(TOPIC), format!("{}\n{}", services.bootstrap_servers, options.kafka_topic))?;
-    let (sidecar, sidecar_address) = if options.docker {
-        (None, format!("127.0.0.1:{SIDECAR_PORT}"))
+    let (sidecar, sidecar_address, operations_url) = if options.docker {
+        let operations_url = format!("http://127.0.0.1:{SIDECAR_OPERATIONS_PORT}");
+        (None, format!("127.0.0.1:{SIDECAR_PORT}"), operations_url)
     } else {
-        let (sidecar, address) = start_sidecar(options, dir, &services, &token).await?;
-        (Some(sidecar), address)
+        let (sidecar, address, operations_url) = start_sidecar(options, dir, &services, &token).await?;
+        (Some(sidecar), address, operations_url)
     };
     http::wait_for(&["200"], &sidecar_address, "/readyz", sidecar.as_ref(), START_LIMIT)
         .await
@@ -109,11 +112,11 @@ async fn start(options: &Options, dir: &Path) -> Result<Running> {
     let addresses = Addresses {
         database_url: services.database_url.clone(),
         redis_url: services.redis_url.clone(),
-        sidecar: sidecar_address.clone(),
+        sidecar: sidecar_address,
         sidecar_token: token,
     };
     let (application, url) = start_application(options, dir, &host, &addresses).await?;
-    Ok(Running { application, sidecar, services, url, host, sidecar_address })
+    Ok(Running { application, sidecar, services, url, host, operations_url })
 }
 
 async fn build(options: &Options, host: &Host) -> Result<()> {
@@ -144,15 +147,17 @@ async fn start_sidecar(
     dir: &Path,
     services: &Services,
     token: &str,
-) -> Result<(Process, String)> {
+) -> Result<(Process, String, String)> {
     let started = Instant::now();
     let port = match options.sidecar_port {
         Some(port) => Port::exactly(port)?,
         None => Port::preferably(SIDECAR_PORT)?,
     };
+    let operations_port = Port::preferably(SIDECAR_OPERATIONS_PORT)?;
     let mut command = Command::new(cargo::program("kafka-sidecar"));
     command
         .env("SIDECAR_LISTEN", format!("127.0.0.1:{}", port.number()))
+        .env("SIDECAR_OPERATIONS_LISTEN", format!("127.0.0.1:{}", operations_port.number()))
         .env("SIDECAR_TOKEN", token)
         .env("DATABASE_URL", &services.database_url)
         .env("REDIS_URL", &services.redis_url)
@@ -162,7 +167,8 @@ async fn start_sidecar(
     let url = sidecar.wait_for_line("listening on ", START_LIMIT).await?;
     say("Started", format_args!("the sidecar at {url} in {:.1} s", started.elapsed().as_secs_f32()));
     let address = url.strip_prefix("http://").context("the sidecar named no address")?.to_owned();
-    Ok((sidecar, address))
+    let operations_url = sidecar.wait_for_line("operations on ", START_LIMIT).await?;
+    Ok((sidecar, address, operations_url))
 }
 
 async fn start_application(
@@ -194,7 +200,7 @@ fn spawn(name: &str, command: &mut Command, log: &Path) -> Result<Process> {
 
 impl Running {
     fn describe(&self, options: &Options) {
-        let Running { url, host, sidecar_address, services, .. } = self;
+        let Running { url, host, operations_url, services, .. } = self;
         let (postgres, redis) = services.shown();
         let topic = &options.kafka_topic;
         let access = match std::env::var("SPIN_VARIABLE_API_TOKEN_HASHES") {
@@ -207,7 +213,7 @@ impl Running {
             "
     API          {url}/api/tasks (on {host})
     for people   {url}/docs
-    sidecar      http://{sidecar_address}/readyz
+    sidecar      {operations_url}/readyz
     PostgreSQL   {postgres}
     Redis        {redis}
     Kafka        {}, topic {topic}

@@ -6,10 +6,10 @@ use futures::future::join_all;
 use serde_json::{Value, json};
 use tokio::{
     io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader},
-    net::TcpListener,
+    net::{TcpListener, TcpStream},
 };
 
-use crate::harness::{Host, PATIENCE, eventually, manifest};
+use crate::harness::{Host, PATIENCE, database_url, eventually, manifest};
 
 #[tokio::test(flavor = "multi_thread")]
 async fn the_guest_sees_a_full_uri_and_spins_headers() {
@@ -88,6 +88,36 @@ async fn a_request_past_the_limit_is_turned_away_with_a_503() {
     })
     .await;
     host.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn half_a_head_gives_its_place_back() {
+    let host = Host::start_with(&manifest(), |config| minispin::Config {
+        connections_max: 1,
+        head_timeout: Duration::from_millis(50),
+        ..config
+    })
+    .await;
+    let mut half = TcpStream::connect(host.address).await.expect("connected");
+    half.write_all(b"GET /guest/fine HT").await.expect("sent");
+    assert_eq!(host.get("/guest/fine").await.status, 200);
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_response_that_nobody_takes_gives_its_place_back() {
+    let host = Host::start_with(&manifest(), |config| minispin::Config {
+        connections_max: 1,
+        write_timeout: Duration::from_millis(50),
+        ..config
+    })
+    .await;
+    // More than the kernel takes in for a client that does not read.
+    let call = json!({ "address": database_url(), "sql": "select repeat('x', 32000000)", "params": [] });
+    let call = call.to_string();
+    let mut reader = TcpStream::connect(host.address).await.expect("connected");
+    let head = format!("POST /guest/pg/query HTTP/1.1\r\nhost: h\r\ncontent-length: {}\r\n\r\n", call.len());
+    reader.write_all((head + &call).as_bytes()).await.expect("sent");
+    assert_eq!(host.get("/guest/fine").await.status, 200);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
