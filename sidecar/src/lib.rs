@@ -121,6 +121,8 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: impl Future<Out
         Limits::operations(),
         CancellationToken::new(),
     ));
+    // What waits is known however the start goes: it may wait for Kafka.
+    tasks.spawn(watch::run(outbox.clone(), metrics.clone(), health.clone(), closing.clone()));
 
     let term = Publishing {
         config: Arc::clone(&config),

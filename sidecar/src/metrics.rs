@@ -49,6 +49,10 @@ pub struct Request {
     pub http_response_status_code: u16,
 }
 
+/// A family without labels has no sample until it has a value, unlike a metric of its own.
+#[derive(Clone, Debug, EncodeLabelSet, Eq, Hash, PartialEq)]
+struct NoLabels {}
+
 #[derive(Clone)]
 pub struct Metrics {
     registry: Arc<Registry>,
@@ -60,9 +64,9 @@ pub struct Metrics {
     pending: Family<OfPartition, Gauge>,
     /// Whether this sidecar publishes (1) or stands by (0).
     pub publishing: Gauge,
-    pub outbox_events: Gauge,
-    pub outbox_parked: Gauge,
-    pub outbox_oldest_age: Gauge<f64, AtomicU64>,
+    outbox_events: Family<NoLabels, Gauge>,
+    outbox_parked: Family<NoLabels, Gauge>,
+    outbox_oldest_age: Family<NoLabels, Gauge<f64, AtomicU64>>,
     request_duration: Family<Request, Histogram, fn() -> Histogram>,
 }
 
@@ -80,9 +84,9 @@ impl Metrics {
             publication_delay: durations(),
             pending: Family::default(),
             publishing: Gauge::default(),
-            outbox_events: Gauge::default(),
-            outbox_parked: Gauge::default(),
-            outbox_oldest_age: Gauge::default(),
+            outbox_events: Family::default(),
+            outbox_parked: Family::default(),
+            outbox_oldest_age: Family::default(),
             request_duration: Family::new_with_constructor(durations),
         };
         registry.register(
@@ -143,6 +147,23 @@ impl Metrics {
         Ok(text)
     }
 
+    /// The outbox was looked at: so many events are parked, and the oldest of the others is so old.
+    pub fn note_outbox(&self, parked: i64, oldest_age_s: f64) {
+        self.outbox_parked.get_or_create(&NoLabels {}).set(parked);
+        self.outbox_oldest_age.get_or_create(&NoLabels {}).set(oldest_age_s);
+    }
+
+    pub fn note_outbox_events(&self, events: i64) {
+        self.outbox_events.get_or_create(&NoLabels {}).set(events);
+    }
+
+    /// Nobody knows what waits: no sample is better than a wrong one.
+    pub fn forget_outbox(&self) {
+        self.outbox_events.clear();
+        self.outbox_parked.clear();
+        self.outbox_oldest_age.clear();
+    }
+
     /// So many events of a lane are not acknowledged yet.
     pub fn note_pending(&self, partition: u32, events: usize) {
         let partition = OfPartition { messaging_destination_partition_id: partition };
@@ -176,4 +197,27 @@ impl Metrics {
 
 fn durations() -> Histogram {
     Histogram::new(DURATION_BUCKETS_S)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const OUTBOX: [&str; 3] = ["outbox_events{", "outbox_parked_events{", "outbox_oldest_event_age_seconds{"];
+
+    fn samples(metrics: &Metrics) -> [bool; 3] {
+        let text = metrics.text().unwrap();
+        OUTBOX.map(|name| text.lines().any(|line| line.starts_with(name)))
+    }
+
+    #[test]
+    fn an_unknown_outbox_has_no_samples() {
+        let metrics = Metrics::new("task_events");
+        assert_eq!(samples(&metrics), [false; 3]);
+        metrics.note_outbox(0, 0.0);
+        metrics.note_outbox_events(0);
+        assert_eq!(samples(&metrics), [true; 3]);
+        metrics.forget_outbox();
+        assert_eq!(samples(&metrics), [false; 3]);
+    }
 }

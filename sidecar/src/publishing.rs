@@ -9,7 +9,6 @@ use chrono::Utc;
 use tokio::sync::{Notify, mpsc};
 use tokio::task::JoinSet;
 use tokio_util::sync::CancellationToken;
-use tokio_util::task::AbortOnDropHandle;
 use tracing::{error, info, warn};
 
 use crate::config::Config;
@@ -23,7 +22,7 @@ use crate::outbox::{Known, Outbox};
 use crate::publisher::{self, Publisher};
 use crate::repair::Repair;
 use crate::sweep::{Sweep, Wake};
-use crate::{prune, removal, watch};
+use crate::{prune, removal};
 
 /// The wait before a step of the start that failed is repeated; it is repeated until it succeeds.
 const START_RETRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -57,9 +56,6 @@ impl Publishing {
         let Some(partitions) = started.await else {
             return;
         };
-        let watch =
-            watch::run(self.outbox.clone(), self.metrics.clone(), self.health.clone(), self.closing.clone());
-        let _watching = AbortOnDropHandle::new(tokio::spawn(watch));
         let wake = Arc::new(Wake::default());
         let leader = Leader {
             database_url: self.config.database_url.expose().to_owned(),

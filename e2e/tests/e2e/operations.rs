@@ -1,9 +1,10 @@
 //! The sidecar's pages for operators tell the truth and always answer.
 
 use anyhow::{Result, ensure};
-use e2e::{Deployment, Services, answer};
+use e2e::{Deployment, Services, answer, eventually};
 use tokio::io::AsyncWriteExt as _;
 use tokio::net::TcpStream;
+use xtask::services::ports::Port;
 
 /// More than the sidecar has places for.
 const HALF_REQUESTS: usize = 1_100;
@@ -29,5 +30,41 @@ async fn half_requests_keep_no_probe_from_its_answer() -> Result<()> {
     let response = answer(deployment.sidecar_api()?.get("/healthz")).await?;
     ensure!(response.status.is_success(), "{response:?}");
     drop(half);
+    Ok(())
+}
+
+/// The value of a metric that has one sample.
+fn sample(metrics: &str, name: &str) -> Option<f64> {
+    let line = metrics.lines().find(|line| line.starts_with(&format!("{name}{{")))?;
+    line.rsplit_once(' ')?.1.parse().ok()
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_waits_is_measured_while_kafka_is_down() -> Result<()> {
+    let nobody = Port::free()?;
+    let services =
+        Services { kafka_bootstrap_servers: format!("127.0.0.1:{}", nobody.number()), ..Services::shared()? };
+    let mut deployment = Deployment::prepare(&services).await?;
+    deployment.start_sidecar(&[])?;
+    deployment.start_application().await?;
+    let waiting = serde_json::json!({ "title": "waits" });
+    eventually("the schema is there", async || Ok(Some(deployment.api.create(&waiting).await?))).await?;
+
+    // One that has never seen the broker.
+    deployment.kill_sidecar().await?;
+    deployment.start_sidecar(&[])?;
+    let operations = deployment.sidecar_operations_api().await?;
+    let seen = eventually("the outbox is measured", async || {
+        let metrics = answer(operations.get("/metrics")).await?.body;
+        let names = ["outbox_events", "outbox_oldest_event_age_seconds", "outbox_parked_events"];
+        let [Some(events), Some(age), Some(parked)] = names.map(|name| sample(&metrics, name)) else {
+            return Ok(None);
+        };
+        Ok(Some((events, age > 0.0, parked)))
+    })
+    .await?;
+    assert_eq!(seen, (1.0, true, 0.0));
+    let ready = answer(operations.get("/readyz")).await?;
+    ensure!(ready.status.as_u16() == 503 && ready.body.contains("topic"), "{ready:?}");
     Ok(())
 }
