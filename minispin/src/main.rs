@@ -1,6 +1,7 @@
 //! The command line of minispin: flags as Spin has them, an application, a listening socket, a signal.
 
 use std::{
+    env::{self, VarError},
     io::{IsTerminal, Write, stderr, stdout},
     net::SocketAddr,
     path::PathBuf,
@@ -90,8 +91,11 @@ impl Up {
 #[tokio::main]
 async fn main() -> Result<()> {
     let Cli { command: Command::Up(up) } = Cli::parse();
-    let filter =
-        EnvFilter::try_from_default_env().unwrap_or_else(|_unset| EnvFilter::new("minispin=info,warn"));
+    let filter = match env::var("RUST_LOG") {
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(text).context("RUST_LOG")?,
+        Ok(_) | Err(VarError::NotPresent) => EnvFilter::new("minispin=info,warn"),
+        Err(error) => return Err(error).context("RUST_LOG"),
+    };
     tracing_subscriber::fmt()
         .with_env_filter(filter)
         .with_ansi(stderr().is_terminal())

@@ -1,6 +1,8 @@
-//! Configuration of the sidecar: the environment, read once. `kafka-sidecar --help`
+//! Configuration of the sidecar: the environment, read once and checked. `kafka-sidecar --help`
 //! prints this file's comments; a value that makes no sense stops the start with a message that
 //! names it.
+
+mod check; // what each may be
 
 use std::convert::Infallible;
 use std::fmt;
@@ -84,12 +86,16 @@ pub struct Config {
         env = "KAFKA_BOOTSTRAP_SERVERS",
         value_name = "KAFKA_BOOTSTRAP_SERVERS",
         default_value = "127.0.0.1:9092",
-        value_delimiter = ','
+        value_delimiter = ',',
+        value_parser = check::broker
     )]
     pub kafka_bootstrap_servers: Vec<String>,
 
     /// The topic of the events.
-    #[arg(long, env = "KAFKA_TOPIC", value_name = "KAFKA_TOPIC", default_value = "task_events")]
+    #[arg(
+        long, env = "KAFKA_TOPIC", value_name = "KAFKA_TOPIC", default_value = "task_events",
+        value_parser = check::topic
+    )]
     pub kafka_topic: String,
 
     /// Partitions of the topic, if it is missing and so created here.

@@ -1,3 +1,4 @@
+use std::env::VarError;
 use std::process::ExitCode;
 
 use anyhow::{Context as _, Result};
@@ -23,7 +24,11 @@ const DEFAULT_FILTER: &str = "kafka_sidecar=info,rskafka=off,warn";
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<ExitCode> {
     let config = Config::parse();
-    let filter = EnvFilter::try_from_default_env().unwrap_or_else(|_| DEFAULT_FILTER.into());
+    let filter = match std::env::var("RUST_LOG") {
+        Ok(text) if !text.is_empty() => EnvFilter::try_new(text).context("RUST_LOG")?,
+        Ok(_) | Err(VarError::NotPresent) => DEFAULT_FILTER.into(),
+        Err(error) => return Err(error).context("RUST_LOG"),
+    };
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
@@ -31,6 +36,7 @@ async fn main() -> Result<ExitCode> {
         .with_writer(std::io::stderr)
         .init();
 
+    config.check()?;
     match &config.command {
         Some(Command::Verify) => return kafka_sidecar::verify(config).await,
         Some(Command::Parked(command)) => {

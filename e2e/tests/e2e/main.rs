@@ -32,6 +32,7 @@ mod lost_commits; // or has lost its last changes
 mod chaos; // all of it, under faults
 mod ingest; // the sidecar's own interface
 mod operations; // and the one for operators
+mod settings; // what it is told
 mod clients; // many at once
 mod documents; // what the API says of itself
 mod schema; // the statements fit the migrations

@@ -1,0 +1,34 @@
+//! What the sidecar is told it does, or refuses at its start and says why.
+
+use anyhow::{Result, ensure};
+use e2e::{Deployment, LIMIT, Services};
+use xtask::services::ports::Port;
+
+#[tokio::test(flavor = "multi_thread")]
+async fn settings_that_cannot_be_honoured_end_the_start() -> Result<()> {
+    let mut deployment = Deployment::prepare(&Services::shared()?).await?;
+    let tls = format!("{}?sslmode=require", deployment.database_url);
+    for (name, value, reason) in [
+        ("DATABASE_URL", tls.as_str(), "sslmode=require"),
+        ("REDIS_URL", "rediss://127.0.0.1:6379", "rediss://"),
+        ("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1", "host:port"),
+        ("RUST_LOG", "kafka_sidecar=loud", "invalid filter directive"),
+    ] {
+        deployment.start_sidecar(&[(name, value)])?;
+        let sidecar = deployment.sidecar()?;
+        let status = tokio::time::timeout(LIMIT, sidecar.exited()).await?;
+        let log = sidecar.log_tail();
+        ensure!(!status.success() && log.contains(name) && log.contains(reason), "{name}: {status} {log}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn brokers_may_have_blanks_between_them() -> Result<()> {
+    let services = Services::shared()?;
+    let mut deployment = Deployment::prepare(&services).await?;
+    let nobody = Port::free()?;
+    let brokers = format!("127.0.0.1:{}, {}", nobody.number(), services.kafka_bootstrap_servers);
+    deployment.start_sidecar(&[("KAFKA_BOOTSTRAP_SERVERS", &brokers)])?;
+    deployment.sidecar_is_ready().await
+}
