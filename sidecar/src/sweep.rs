@@ -29,9 +29,10 @@ const IN_LANES_BYTES: u32 = 9 * 1024 * 1024;
 const IN_LANE_BYTES_MAX: u32 = 3 * 1024 * 1024;
 const IN_LANE_BYTES_MIN: u32 = 256 * 1024;
 
-/// How long the sweep waits for a place in a lane. Past it the lane's rows are left for the next pass,
-/// so that a partition that takes nothing holds up nobody else's events.
-const PLACE_WAIT: Duration = Duration::from_millis(500);
+/// How long a pass waits in vain for places in lanes, all of them together. A lane that gives none
+/// has its rows left for the next pass, so that partitions that take nothing hold up nobody else's
+/// events, however many they are.
+const VAIN_WAIT_MAX: Duration = Duration::from_millis(500);
 
 /// Every so many intervals a pass begins at the very beginning.
 const WHOLE_PASS_INTERVALS: u32 = 30;
@@ -78,7 +79,8 @@ impl Sweep {
         loop {
             let look = oldest.look(self.wake.is_whole.swap(false, Ordering::Relaxed));
             if look.after.is_nil() {
-                left = Left::default();
+                // Every row is looked at, but those lanes that take nothing are known.
+                left.swept_to = Uuid::nil();
             }
             let result = self.pass(&places, look.after, &mut left).await.map(|swept| {
                 oldest.note(&look, swept.oldest);
@@ -103,12 +105,15 @@ impl Sweep {
     async fn pass(&self, places: &Places, mut after: Uuid, left: &mut Left) -> anyhow::Result<Swept> {
         let mut swept = Swept::default();
         let mut stuck = left.without_room(places);
+        let mut patience = Patience::default();
         loop {
             if left.is_still(&stuck) && left.swept_to > after {
                 swept.oldest = swept.oldest.or(Some(after));
                 after = left.swept_to;
             }
             if stuck.len() == places.lanes.len() {
+                // Nothing is known of the rows from here on.
+                swept.oldest = swept.oldest.or(Some(after));
                 left.lanes = stuck;
                 return Ok(swept);
             }
@@ -120,7 +125,7 @@ impl Sweep {
                 match row {
                     Ok(row) => {
                         swept.oldest = swept.oldest.or(Some(after));
-                        self.offer(row, places, &mut stuck).await;
+                        self.offer(row, places, &mut patience, &mut stuck).await;
                     }
                     Err(unreadable) => self.park(unreadable).await?,
                 }
@@ -148,13 +153,14 @@ impl Sweep {
         &self,
         Unpublished { event, oldest, seq }: Unpublished,
         places: &Places,
+        patience: &mut Patience,
         stuck: &mut HashSet<u32>,
     ) {
         let lane = self.lanes.of_task(event.task_id);
         if stuck.contains(&lane) {
             return;
         }
-        match places.take(lane, event_bytes(&event)).await {
+        match places.take(lane, event_bytes(&event), patience).await {
             Some(place) => {
                 let companion = Companion { hold: Some(place), receipt: None };
                 self.lanes.offer(lane, Offered { event, oldest, seq: Some(seq), companion });
@@ -185,16 +191,44 @@ impl Places {
         self.lanes[lane as usize].available_permits() > self.in_lane_bytes as usize / 2
     }
 
-    /// Waits until there is room for so many bytes in a lane, but not long; what is larger than a lane waits until that is
-    /// empty.
-    async fn take(&self, lane: u32, bytes: usize) -> Option<OwnedSemaphorePermit> {
+    /// Waits until there is room for so many bytes in a lane, as long as there is patience; what is
+    /// larger than a lane waits until that is empty.
+    async fn take(&self, lane: u32, bytes: usize, patience: &mut Patience) -> Option<OwnedSemaphorePermit> {
         let bytes = u32::try_from(bytes).unwrap_or(u32::MAX).min(self.in_lane_bytes);
         let lane = &self.lanes[lane as usize];
         if let Ok(place) = Arc::clone(lane).try_acquire_many_owned(bytes) {
             return Some(place);
         }
-        let place = tokio::time::timeout(PLACE_WAIT, Arc::clone(lane).acquire_many_owned(bytes)).await;
+        let wait = patience.next();
+        let place = tokio::time::timeout(wait, Arc::clone(lane).acquire_many_owned(bytes)).await;
+        if place.is_err() {
+            patience.lose(wait);
+        }
         place.ok()?.ok()
+    }
+}
+
+/// What a pass may still wait in vain.
+struct Patience {
+    left: Duration,
+}
+
+impl Default for Patience {
+    fn default() -> Patience {
+        Patience { left: VAIN_WAIT_MAX }
+    }
+}
+
+impl Patience {
+    /// For the next lane that is full. A wait that ends with a place costs nothing, so lanes that
+    /// take something are waited for; each one in vain leaves half for the lanes after it.
+    fn next(&self) -> Duration {
+        self.left / 2
+    }
+
+    /// So long was in vain.
+    fn lose(&mut self, wait: Duration) {
+        self.left = self.left.saturating_sub(wait);
     }
 }
 
@@ -234,7 +268,9 @@ mod tests {
         let places = Places::new(3);
         let left = Left { lanes: HashSet::from([0, 2]), swept_to: Uuid::max() };
         let most = places.in_lane_bytes as usize * 2 / 3;
-        let [first, third] = [places.take(0, most).await, places.take(2, most).await];
+        let mut patience = Patience::default();
+        let [first, third] =
+            [places.take(0, most, &mut patience).await, places.take(2, most, &mut patience).await];
         let stuck = left.without_room(&places);
         assert!(left.is_still(&stuck) && stuck == HashSet::from([0, 2]));
         drop(first);
@@ -244,6 +280,40 @@ mod tests {
         assert!(left.without_room(&places).is_empty());
         // Nothing was left: everything is looked at.
         assert!(!Left::default().is_still(&HashSet::new()));
+    }
+
+    #[tokio::test]
+    async fn lanes_that_take_nothing_cost_a_pass_one_wait_together() {
+        let places = Places::new(100);
+        let mut patience = Patience::default();
+        let mut full = Vec::new();
+        for lane in 0..80 {
+            full.push(places.take(lane, usize::MAX, &mut patience).await.unwrap());
+        }
+        let mut waited = Duration::ZERO;
+        for lane in 0..80 {
+            waited += patience.next();
+            assert!(places.take(lane, 1, &mut patience).await.is_none());
+        }
+        assert!(waited <= VAIN_WAIT_MAX, "{waited:?}");
+        for lane in 80..100 {
+            assert!(places.take(lane, 1, &mut patience).await.is_some());
+        }
+    }
+
+    #[tokio::test]
+    async fn a_lane_that_takes_something_costs_no_patience() {
+        let places = Places::new(1);
+        let mut patience = Patience::default();
+        for _ in 0..20 {
+            let place = places.take(0, usize::MAX, &mut patience).await.unwrap();
+            let (next, ()) = tokio::join!(places.take(0, 1, &mut patience), async {
+                tokio::task::yield_now().await;
+                drop(place);
+            });
+            assert!(next.is_some());
+        }
+        assert_eq!(patience.left, VAIN_WAIT_MAX);
     }
 
     #[test]
