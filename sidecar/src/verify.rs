@@ -1,32 +1,57 @@
-//! `kafka-sidecar verify`: holds the topic against the database, and says what is missing, doubled, out of order,
-//! misplaced or unknown. It changes nothing, and the application may go on meanwhile.
+//! `kafka-sidecar verify`: holds the topic against the database, and says what is missing, doubled,
+//! conflicting, out of order, misplaced or unknown, and what of the topic it could not check. It
+//! changes nothing, and the application may go on meanwhile. Its memory grows with the number of
+//! tasks, whatever records claim.
 //!
 //! The database is looked at first and the topic read after that up to its end: what was published by then is found.
 //! What only happened in between is looked up once more before anything is said of it.
 
 mod ledger;
+mod findings; // of the ledger, counted
 
-use std::collections::BTreeMap;
 use std::process::ExitCode;
 use std::sync::Arc;
 
-use anyhow::{Result, bail};
+use anyhow::Result;
+use contract::SOURCE;
+use rskafka::record::{Record, RecordAndOffset};
 use uuid::Uuid;
 
 use crate::config::Config;
 use crate::kafka::{Kafka, Partition, Read};
-use crate::outbox::Outbox;
+use crate::outbox::{Outbox, Seen};
 use crate::partition;
-use crate::read_back;
-use ledger::{Finding, Ledger, Snapshot};
-
-/// Findings of a kind that are printed one by one.
-const PRINTED_MAX: usize = 20;
+use crate::read_back::{self, OnRecord};
+use ledger::{Ledger, Row, Snapshot};
 
 /// A partition that is being read.
 struct Reading {
     client: Partition,
     next_offset: i64,
+    is_stopped: bool,
+}
+
+/// What stands at an offset.
+enum Stretch {
+    Records(Vec<RecordAndOffset>),
+    /// Markers of transactions, or records that cannot be decoded, up to this offset.
+    Skipped {
+        next_offset: i64,
+    },
+    /// Everything before this offset is gone.
+    Gone {
+        earliest: i64,
+    },
+    /// Nothing can be read from here on, and why.
+    Unread(&'static str),
+}
+
+/// What a record is.
+enum Kind {
+    Ours(OnRecord),
+    /// It says that it is ours, and has another key than its task's.
+    Misplaced(OnRecord),
+    Foreign,
 }
 
 /// # Errors
@@ -43,16 +68,16 @@ pub async fn run(config: Config) -> Result<ExitCode> {
         let client = kafka.partition(index).await?;
         let next_offset = client.earliest().await?;
         ledger.begins(index, next_offset);
-        readings.push(Reading { client, next_offset });
+        readings.push(Reading { client, next_offset, is_stopped: false });
     }
     read_to_the_end(&mut readings, &mut ledger).await?;
-    let mut findings = ledger.compare(&snapshot);
+    ledger.compare(&snapshot);
     let doubtful = ledger.unknown_to(&snapshot);
     if !doubtful.is_empty() {
         let tasks: Vec<Uuid> = doubtful.keys().copied().collect();
         let later = look(&outbox, Some(&tasks)).await?;
         read_to_the_end(&mut readings, &mut ledger).await?;
-        findings.extend(ledger.still_unknown(&doubtful, &later));
+        ledger.compare_again(&doubtful, &later);
     }
     println!(
         "{}: {} records of {} tasks in {partitions} partitions, {} of other producers; {} tasks and {} events in the database",
@@ -63,16 +88,18 @@ pub async fn run(config: Config) -> Result<ExitCode> {
         snapshot.tasks.len(),
         snapshot.outbox.len(),
     );
-    Ok(report(&findings, ledger.unchecked))
+    print!("{}{ledger}", ledger.findings);
+    let is_well = ledger.findings.is_empty() && ledger.is_read();
+    Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
 async fn look(outbox: &Outbox, of: Option<&[Uuid]>) -> Result<Snapshot> {
     let Snapshot { mut tasks, outbox: mut rows } = Snapshot::default();
-    let task = |task: crate::outbox::Seen| {
-        tasks.insert(task.task_id, task.version);
+    let task = |Seen { task_id, version, .. }| {
+        tasks.insert(task_id, version);
     };
-    let row = |row: crate::outbox::Seen| {
-        rows.insert((row.task_id, row.version), row.is_deletion);
+    let row = |Seen { task_id, version, event_id, is_deletion }| {
+        rows.insert((task_id, version), Row { event_id, is_deletion });
     };
     outbox.look(of, task, row).await?;
     Ok(Snapshot { tasks, outbox: rows })
@@ -81,36 +108,37 @@ async fn look(outbox: &Outbox, of: Option<&[Uuid]>) -> Result<Snapshot> {
 /// Reads every partition to where it ends now.
 async fn read_to_the_end(readings: &mut [Reading], ledger: &mut Ledger) -> Result<()> {
     let count = readings.len() as u32;
-    for (index, Reading { client, next_offset }) in (0..).zip(readings) {
+    for (index, Reading { client, next_offset, is_stopped }) in (0..).zip(readings) {
         let end = client.end().await?;
-        while *next_offset < end {
-            match client.read(*next_offset).await? {
-                Read::Gone { earliest } => {
+        while *next_offset < end && !*is_stopped {
+            match read(client, *next_offset).await? {
+                Stretch::Gone { earliest } => {
                     ledger.begins(index, earliest);
                     *next_offset = earliest;
                 }
-                Read::Zstd { .. } => bail!(
-                    "partition {index} is compressed with zstd and cannot be read: what is written from now on can, \
-                     if the topic gets another compression.type, such as producer or lz4"
-                ),
-                Read::Skipped { next_offset: next, .. } => {
-                    ledger.foreign += (next - *next_offset) as u64;
+                Stretch::Skipped { next_offset: next } => {
+                    ledger.skipped(index, u64::try_from(next - *next_offset).unwrap_or(0));
                     *next_offset = next;
                 }
-                Read::OpenTransaction { .. } => {
-                    bail!("partition {index} has an open transaction at offset {next_offset}")
+                Stretch::Unread(reason) => {
+                    ledger.unread(index, *next_offset, reason.to_owned());
+                    *is_stopped = true;
                 }
-                Read::Records { records, .. } => {
-                    for record in &records {
-                        match read_back::event(&record.record) {
-                            Some(event) => {
+                Stretch::Records(records) => {
+                    for RecordAndOffset { record, offset } in &records {
+                        ledger.void(index, u64::try_from(offset - *next_offset).unwrap_or(0));
+                        *next_offset = offset + 1;
+                        match kind(record) {
+                            Kind::Ours(event) => {
                                 let home = partition::of_task(event.task_id, count);
-                                ledger.take(&event, index, record.offset, home);
+                                ledger.take(&event, index, *offset, home);
                             }
-                            None => ledger.foreign += 1,
+                            Kind::Misplaced(event) => {
+                                ledger.misplaced(event.task_id, event.version, index, *offset);
+                            }
+                            Kind::Foreign => ledger.foreign += 1,
                         }
                     }
-                    *next_offset = records.last().map_or(*next_offset, |last| last.offset) + 1;
                 }
             }
         }
@@ -118,25 +146,27 @@ async fn read_to_the_end(readings: &mut [Reading], ledger: &mut Ledger) -> Resul
     Ok(())
 }
 
-fn report(findings: &[Finding], unchecked: u64) -> ExitCode {
-    let mut kinds: BTreeMap<&str, Vec<&Finding>> =
-        Finding::KINDS.into_iter().map(|kind| (kind, Vec::new())).collect();
-    for finding in findings {
-        kinds.entry(finding.kind()).or_default().push(finding);
-    }
-    for (kind, findings) in kinds {
-        println!("{kind:<13} {}", findings.len());
-        for finding in findings.iter().take(PRINTED_MAX) {
-            println!("    {finding}");
+async fn read(client: &Partition, offset: i64) -> Result<Stretch> {
+    Ok(match client.read(offset).await? {
+        Read::Records { records, .. } => Stretch::Records(records),
+        Read::Skipped { next_offset, .. } => Stretch::Skipped { next_offset },
+        Read::Gone { earliest } => Stretch::Gone { earliest },
+        Read::OpenTransaction { .. } => {
+            Stretch::Unread("another producer's transaction is open: wait for its end")
         }
-        if findings.len() > PRINTED_MAX {
-            println!("    and {} more", findings.len() - PRINTED_MAX);
-        }
+        Read::Zstd { .. } => Stretch::Unread(
+            "it is compressed with zstd: what is written from now on can be read if the topic gets another \
+             compression.type, such as producer or lz4",
+        ),
+    })
+}
+
+/// Headers like ours may be anybody's: source and key tell.
+fn kind(record: &Record) -> Kind {
+    let Some(event) = read_back::event(record) else { return Kind::Foreign };
+    if record.headers.get("ce_source").is_none_or(|source| source != SOURCE.as_bytes()) {
+        return Kind::Foreign;
     }
-    if unchecked > 0 {
-        println!(
-            "not checked   {unchecked} versions, which may have stood where retention has removed records"
-        );
-    }
-    if findings.is_empty() { ExitCode::SUCCESS } else { ExitCode::FAILURE }
+    let key = record.key.as_deref().and_then(|key| Uuid::try_parse_ascii(key).ok());
+    if key == Some(event.task_id) { Kind::Ours(event) } else { Kind::Misplaced(event) }
 }

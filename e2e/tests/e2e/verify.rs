@@ -1,9 +1,13 @@
 //! `kafka-sidecar verify`: it finds what is wrong, and nothing where nothing is.
 
-use anyhow::Result;
-use e2e::{Deployment, answer};
+use anyhow::{Context as _, Result, ensure};
+use chrono::Utc;
+use e2e::{Deployment, LIMIT, answer};
+use rskafka::client::partition::{Compression, UnknownTopicHandling};
+use rskafka::record::Record;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
+use uuid::Uuid;
 
 async fn verify(deployment: &Deployment) -> Result<(Option<i32>, String)> {
     let output = deployment.operate(&["verify"]).await?;
@@ -86,5 +90,57 @@ async fn what_is_lost_unknown_or_doubled_is_told() -> Result<()> {
     {
         assert!(report.contains(&told), "{report}");
     }
+    Ok(())
+}
+
+/// A record with headers like the sidecar's.
+fn claim(task_id: &str, version: u64, event_id: Uuid, source: &str) -> Record {
+    let headers = [
+        ("ce_id", event_id.to_string()),
+        ("ce_sequence", version.to_string()),
+        ("ce_source", source.to_owned()),
+        ("ce_subject", task_id.to_owned()),
+        ("ce_type", "TASK_UPDATED".to_owned()),
+    ];
+    Record {
+        key: Some(task_id.into()),
+        value: Some("{}".into()),
+        headers: headers.map(|(name, value)| (name.to_owned(), value.into_bytes())).into(),
+        timestamp: Utc::now(),
+    }
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn what_foreign_records_claim_is_found_and_costs_nothing() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    let task = deployment.api.create(&json!({ "title": "its version is taken twice" })).await?;
+    let id = task["id"].as_str().context("an id")?;
+    deployment.outbox_is_empty().await?;
+    let topic = deployment.topic_reader().await?;
+    let records = topic.wait_for(|records| records.len() == 1, LIMIT).await?;
+    let partition = records[0].partition;
+
+    let (stranger, other) = (Uuid::now_v7().to_string(), Uuid::now_v7().to_string());
+    let claims = vec![
+        claim(id, 1, Uuid::now_v7(), "/api/tasks"),
+        claim(&stranger, u64::MAX, Uuid::now_v7(), "/api/tasks"),
+        claim(&other, u64::MAX, Uuid::now_v7(), "/api/other"),
+    ];
+    let kafka = deployment.kafka().await?;
+    let client = kafka.partition_client(&deployment.topic, partition, UnknownTopicHandling::Error).await?;
+    client.produce(claims, Compression::NoCompression).await?;
+
+    let (code, report) = verify(&deployment).await?;
+    ensure!(code == Some(1), "{report}");
+    for (kind, count) in [("conflicting", "1"), ("unknown", "1"), ("missing", "0"), ("doubled", "0")] {
+        ensure!(found(&report, kind) == count, "{kind}: {report}");
+    }
+    let conflicting = format!("task {id}, version 1, at partition {partition}, offset");
+    let unknown = format!("task {stranger}, version {}", u64::MAX);
+    ensure!(report.contains(&conflicting) && report.contains(&unknown), "{report}");
+    ensure!(
+        report.contains(" 3 records of 2 tasks ") && report.contains(", 1 of other producers"),
+        "{report}"
+    );
     Ok(())
 }

@@ -42,6 +42,8 @@ pub struct Dropped {
 pub struct Seen {
     pub task_id: Uuid,
     pub version: u64,
+    /// Nil for a task.
+    pub event_id: Uuid,
     pub is_deletion: bool,
 }
 
@@ -91,12 +93,12 @@ impl Outbox {
             .start()
             .await?;
         moment.batch_execute("set local enable_seqscan = on").await?;
-        let tasks = "select id, version, false from tasks where $1::uuid[] is null or id = any ($1)";
+        let tasks = "select id, version, '00000000-0000-0000-0000-000000000000'::uuid, false from tasks where $1::uuid[] is null or id = any ($1)";
         let mut tasks = pin!(moment.query_raw(tasks, [&of]).await.context("reading the tasks")?);
         while let Some(found) = tasks.try_next().await? {
             task(seen(&found)?);
         }
-        let rows = "select aggregateid, version, type = 'TASK_DELETED' from outbox \
+        let rows = "select aggregateid, version, id, type = 'TASK_DELETED' from outbox \
                     where $1::uuid[] is null or aggregateid = any ($1)";
         let mut rows = pin!(moment.query_raw(rows, [&of]).await.context("reading the outbox")?);
         while let Some(found) = rows.try_next().await? {
@@ -111,7 +113,8 @@ fn seen(row: &Row) -> Result<Seen> {
     Ok(Seen {
         task_id: row.try_get(0)?,
         version: version.try_into().context("a version below 0")?,
-        is_deletion: row.try_get(2)?,
+        event_id: row.try_get(2)?,
+        is_deletion: row.try_get(3)?,
     })
 }
 
