@@ -275,6 +275,10 @@ impl Deployment {
         self.sidecar.as_ref().context("the sidecar runs")
     }
 
+    pub fn application(&self) -> Result<&Process> {
+        self.application.as_ref().context("the application runs")
+    }
+
     /// SIGTERM, and what the host makes of it.
     pub async fn stop_application(&mut self) -> Result<ExitStatus> {
         let application = self.application.take().context("the application runs")?;

@@ -1,6 +1,7 @@
 use anyhow::{Context as _, Result};
 use e2e::{Deployment, LIMIT, Told, eventually};
 use serde_json::json;
+use xtask::process::Signal;
 
 /// The host's sessions that wait for a lock, and those that are in a transaction and do nothing.
 async fn sessions(database: &tokio_postgres::Client) -> Result<(i64, i64)> {
@@ -30,19 +31,28 @@ async fn a_write_whose_host_is_killed_is_done_with_its_event_and_leaves_no_trans
         async || Ok((sessions(&database).await?.0 == 1).then_some(())),
     )
     .await?;
+    // It can take no answer any more, and its connections are open: the database carries out what
+    // it was asked for.
+    deployment.application()?.signal(Signal::STOP)?;
+    holder.batch_execute("rollback").await?;
+    eventually("the write is committed", async || {
+        let versions = database.query_one("select max(version) from tasks", &[]).await?;
+        Ok((versions.get::<_, i64>(0) == 2).then_some(()))
+    })
+    .await?;
     deployment.kill_application().await?;
     assert!(writing.await?.is_err(), "nobody can have answered");
-    // The database carries out what it was asked for: as one statement, whole.
-    holder.batch_execute("rollback").await?;
     eventually("nothing of the host is left", async || {
         Ok((sessions(&database).await? == (0, 0)).then_some(()))
     })
     .await?;
 
     deployment.start_application().await?;
+    let written = deployment.api.read(&id).await?;
+    assert_eq!((&written["title"], &written["version"]), (&json!("during"), &json!(2)));
     let mut told = Told::default();
-    told.note(&deployment.api.read(&id).await?)?;
     told.note(&deployment.api.patch(&id, &json!({ "title": "after" })).await?.json()?)?;
+    assert_eq!(told.events(), 3);
     deployment.outbox_is_empty().await?;
     let topic = deployment.topic_reader().await?;
     let records = topic.wait_for(|records| records.len() >= told.events(), LIMIT).await?;
