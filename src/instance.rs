@@ -38,7 +38,7 @@ pub async fn get() -> Result<Rc<Instance>, ConfigError> {
 
 impl Instance {
     fn new(config: Config) -> Instance {
-        let store = Store::new(config.database_url.expose().to_owned(), config.postgres_timeout);
+        let store = Store::new(config.database_url.expose(), config.postgres_timeout);
         let cache = Cache::new(
             config.redis_url.expose().to_owned(),
             config.redis_timeout,

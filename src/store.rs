@@ -14,6 +14,7 @@ use thiserror::Error;
 use crate::deadline::{TimedOut, within};
 
 mod connection; // on which
+mod limits; // of what the server does for a statement
 mod statements; // the use cases, and what they ask and answer
 
 use connection::Connection;
@@ -42,8 +43,8 @@ enum Failure {
 }
 
 impl Store {
-    pub fn new(database_url: String, timeout: Duration) -> Store {
-        Store { timeout, connection: Connection::new(database_url) }
+    pub fn new(database_url: &str, timeout: Duration) -> Store {
+        Store { timeout, connection: Connection::new(limits::with_limits(database_url, timeout)) }
     }
 
     /// A connection, to be held by who is about to need it.
@@ -95,7 +96,12 @@ impl Store {
 }
 
 fn cannot_open(error: &str) -> StoreError {
-    StoreError::Unavailable(anyhow!("opening a connection: {error}"))
+    let hint = if error.contains("unsupported startup parameter") {
+        "; PgBouncer needs ignore_startup_parameters = options"
+    } else {
+        ""
+    };
+    StoreError::Unavailable(anyhow!("opening a connection: {error}{hint}"))
 }
 
 /// All rows of an answer, column by column. An error in the middle of them comes only with their end,

@@ -20,6 +20,7 @@ mod transactions; // and have not committed yet
 mod backoff; // the broker refuses for a while
 mod clocks; // the time of a change is wrong
 mod killed; // in the middle of a write
+mod given_up; // or left behind by its request
 mod order; // versions and gaps
 mod replication; // what the broker holds is not readable yet
 mod takeover; // a sidecar dies, or has a second one beside it
