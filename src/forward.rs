@@ -5,7 +5,7 @@ use std::cell::{Cell, RefCell};
 use std::rc::Rc;
 use std::time::{Duration, Instant};
 
-use contract::{BATCH_CONTENT_TYPE, EVENTS_PATH, Event, Receipt, Receipts};
+use contract::{BATCH_CONTENT_TYPE, DROPPED_EVENTS, EVENTS_PATH, Event, Receipt, Receipts};
 use http::{Request, StatusCode, header};
 use spin_sdk::http::body::IncomingBodyExt as _;
 use spin_sdk::http::{FullBody, IntoRequest as _};
@@ -36,6 +36,8 @@ pub struct Forwarder {
     timeout: Duration,
     waiting: RefCell<Vec<Event>>,
     running: Cell<bool>,
+    /// Events that were left to the sweep without being sent, and of which the sidecar does not know yet.
+    dropped: Cell<u64>,
     /// So that the log tells when the sidecar goes and comes, and not of every event.
     failing: Cell<bool>,
 }
@@ -46,6 +48,8 @@ enum ForwardError {
     TimedOut(#[from] TimedOut),
     #[error("{0}")]
     Http(String),
+    #[error("{0} events are left to its sweep, unsent and not yet counted by it")]
+    Dropped(u64),
     #[error("the sidecar answered {0}")]
     Status(StatusCode),
 }
@@ -58,6 +62,7 @@ impl Forwarder {
             timeout,
             waiting: RefCell::default(),
             running: Cell::new(false),
+            dropped: Cell::new(0),
             failing: Cell::new(false),
         }
     }
@@ -68,6 +73,7 @@ impl Forwarder {
     pub fn forward(self: &Rc<Self>, event: Event) {
         let mut waiting = self.waiting.borrow_mut();
         if waiting.len() >= WAITING_EVENTS_MAX {
+            self.dropped.update(|dropped| dropped + 1);
             return;
         }
         waiting.push(event);
@@ -91,7 +97,12 @@ impl Forwarder {
             let answer = self.send(&batch, None).await;
             self.note(answer.as_ref().err());
             if let Err(ForwardError::TimedOut(_)) = answer {
-                self.waiting.take();
+                let given_up = self.waiting.take().len() as u64;
+                self.dropped.update(|dropped| dropped + given_up);
+                // The instance may end before it can tell the sidecar.
+                if self.dropped.get() > 0 {
+                    log::warn("the sidecar hangs", &ForwardError::Dropped(self.dropped.get()));
+                }
             }
             let left = LINGER.saturating_sub(began.elapsed());
             if !left.is_zero() && self.waiting.borrow().len() < BATCH_EVENTS_MAX {
@@ -127,11 +138,34 @@ impl Forwarder {
     }
 
     async fn send(&self, batch: &[Event], wait: Option<Duration>) -> Result<Vec<Receipt>, ForwardError> {
+        let dropped = self.dropped.take();
+        let answer = self.exchange(batch, wait, dropped).await;
+        // The sidecar counts them as soon as it knows the token, whatever it makes of the events.
+        if let Err(
+            ForwardError::TimedOut(_)
+            | ForwardError::Http(_)
+            | ForwardError::Status(StatusCode::UNAUTHORIZED),
+        ) = answer
+        {
+            self.dropped.update(|since| since + dropped);
+        }
+        answer
+    }
+
+    async fn exchange(
+        &self,
+        batch: &[Event],
+        wait: Option<Duration>,
+        dropped: u64,
+    ) -> Result<Vec<Receipt>, ForwardError> {
         let body = serde_json::to_vec(batch).map_err(|error| ForwardError::Http(error.to_string()))?;
         let mut request = Request::post(&self.url);
         if let Some(wait) = wait {
             // Between the two of us the preference has milliseconds.
             request = request.header("prefer", format!("wait={:.3}", wait.as_secs_f64()));
+        }
+        if dropped > 0 {
+            request = request.header(DROPPED_EVENTS, dropped);
         }
         let request = request
             .header(header::AUTHORIZATION, &self.authorization)

@@ -12,4 +12,4 @@ pub mod timestamp;
 
 pub use event::{Event, EventType};
 pub use receipt::{Receipt, Receipts};
-pub use wire::{BATCH_CONTENT_TYPE, EVENTS_PATH, InvalidEvent, SOURCE};
+pub use wire::{BATCH_CONTENT_TYPE, DROPPED_EVENTS, EVENTS_PATH, InvalidEvent, SOURCE};

@@ -12,6 +12,9 @@ use crate::timestamp;
 /// Where the sidecar takes events.
 pub const EVENTS_PATH: &str = "/events";
 
+/// Header of a forward: so many events were left to the outbox without being sent since the last forward.
+pub const DROPPED_EVENTS: &str = "dropped-events";
+
 /// Media type of a forward (CloudEvents JSON Event Format, section 4).
 pub const BATCH_CONTENT_TYPE: &str = "application/cloudevents-batch+json";
 

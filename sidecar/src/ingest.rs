@@ -22,6 +22,7 @@ use uuid::Uuid;
 
 use crate::config::Secret;
 use crate::lanes::{Role, Roles};
+use crate::metrics::Metrics;
 use crate::offered::{Companion, Offered, event_bytes};
 use crate::operations::{self, Operations};
 use crate::repair::Repair;
@@ -45,6 +46,7 @@ pub struct Ingest {
     /// Bytes that forwarded events may still occupy.
     pub budget: Arc<Semaphore>,
     pub repair: Repair,
+    pub metrics: Metrics,
     pub closing: CancellationToken,
 }
 
@@ -77,6 +79,7 @@ pub fn router(ingest: Ingest, operations: Operations) -> Router {
 async fn take(State(ingest): State<Ingest>, request: Request) -> Result<Response, Refused> {
     // Before anything of the body is in memory.
     authorize(request.headers(), &ingest.token)?;
+    ingest.metrics.note_dropped(forward::dropped(request.headers()));
     forward::expect(request.headers())?;
     let wait = forward::wait(request.headers());
     let body = tokio::time::timeout(BODY_TIMEOUT, Bytes::from_request(request, &()))

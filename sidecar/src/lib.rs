@@ -102,6 +102,7 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: impl Future<Out
         wake_publisher: Arc::clone(&wake_publisher),
         budget: Arc::new(Semaphore::new(config.queue_bytes_max as usize)),
         repair: repair.clone(),
+        metrics: metrics.clone(),
         closing: closing.clone(),
     };
     let operations =

@@ -64,6 +64,12 @@ pub struct Metrics {
     pending: Family<OfPartition, Gauge>,
     /// Whether this sidecar publishes (1) or stands by (0).
     pub publishing: Gauge,
+    /// Events that instances of the component left to the outbox without sending them.
+    dropped: Counter,
+    /// Attempts to invalidate what is cached that Redis did not carry out.
+    pub invalidation_failures: Counter,
+    /// Whether something cached waits to be invalidated (1) or not (0).
+    pub invalidation_pending: Gauge,
     outbox_events: Family<NoLabels, Gauge>,
     outbox_parked: Family<NoLabels, Gauge>,
     outbox_oldest_age: Family<NoLabels, Gauge<f64, AtomicU64>>,
@@ -84,6 +90,9 @@ impl Metrics {
             publication_delay: durations(),
             pending: Family::default(),
             publishing: Gauge::default(),
+            dropped: Counter::default(),
+            invalidation_failures: Counter::default(),
+            invalidation_pending: Gauge::default(),
             outbox_events: Family::default(),
             outbox_parked: Family::default(),
             outbox_oldest_age: Family::default(),
@@ -117,6 +126,21 @@ impl Metrics {
             metrics.publishing.clone(),
         );
         registry.register(
+            "outbox_pushes_dropped",
+            "Events that the component left to the outbox without pushing them, because too many waited",
+            metrics.dropped.clone(),
+        );
+        registry.register(
+            "cache_invalidation_failures",
+            "Invalidations that Redis did not carry out; each is repeated",
+            metrics.invalidation_failures.clone(),
+        );
+        registry.register(
+            "cache_invalidation_pending",
+            "Whether something cached still has to be invalidated (1) or not (0)",
+            metrics.invalidation_pending.clone(),
+        );
+        registry.register(
             "outbox_events",
             "Rows of the outbox, parked ones among them, counted up to 100,000",
             metrics.outbox_events.clone(),
@@ -145,6 +169,11 @@ impl Metrics {
         let mut text = String::new();
         encode(&mut text, &self.registry).context("encoding the metrics")?;
         Ok(text)
+    }
+
+    /// An instance of the component left so many events to the outbox.
+    pub fn note_dropped(&self, events: u64) {
+        self.dropped.inc_by(events);
     }
 
     /// The outbox was looked at: so many events are parked, and the oldest of the others is so old.

@@ -8,6 +8,7 @@ mod receipts; // where its event is
 mod batch; // many at once
 mod together; // or many that each come alone
 mod linger; // and their events on the way
+mod dropped; // or not on the way
 mod lists; // filters, orders, pages
 mod refuse; // bad input
 mod inputs; // and what only looks odd

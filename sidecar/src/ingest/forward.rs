@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use axum::http::{HeaderMap, header};
-use contract::{BATCH_CONTENT_TYPE, Event};
+use contract::{BATCH_CONTENT_TYPE, DROPPED_EVENTS, Event};
 use thiserror::Error;
 
 const BATCH_EVENTS_MAX: usize = 1_000;
@@ -27,6 +27,12 @@ pub fn expect(headers: &HeaderMap) -> Result<(), Invalid> {
         Some(value) if value == BATCH_CONTENT_TYPE => Ok(()),
         _ => Err(Invalid::MediaType),
     }
+}
+
+/// How many events the sender left to the outbox without sending them.
+pub fn dropped(headers: &HeaderMap) -> u64 {
+    let dropped = headers.get(DROPPED_EVENTS).and_then(|value| value.to_str().ok()?.parse().ok());
+    dropped.unwrap_or_default()
 }
 
 /// The events of a batch, at most [`BATCH_EVENTS_MAX`].
