@@ -4,6 +4,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use contract::cache::{InvalidPrefix, KeyPrefix};
 use http::{HeaderValue, Uri};
 use spin_sdk::variables;
 use thiserror::Error;
@@ -20,9 +21,9 @@ pub struct Config {
     pub redis_url: Secret,
     /// For opening a connection and for each command.
     pub redis_timeout: Duration,
-    /// How long an instance leaves Redis alone after a command that timed out.
+    /// How long the readers of an instance leave Redis alone after a command that failed.
     pub redis_pause: Duration,
-    pub cache_key_prefix: String,
+    pub cache_key_prefix: KeyPrefix,
     /// How long a cached answer lives at most.
     pub cache_ttl: Duration,
     pub sidecar_url: String,
@@ -80,6 +81,12 @@ pub enum ConfigError {
         "variable {name} has {value:?}, but must be * alone, or origins such as https://app.example separated by commas"
     )]
     Origin { name: &'static str, value: String },
+    #[error("variable {name}: {source}")]
+    Prefix {
+        name: &'static str,
+        #[source]
+        source: InvalidPrefix,
+    },
     #[error("variable {name} must be SHA-256 hashes of 64 hexadecimal digits, separated by commas")]
     Hash { name: &'static str },
 }
@@ -92,7 +99,7 @@ impl Config {
             redis_url: Secret(text("redis_url").await?),
             redis_timeout: millis("redis_timeout_ms", 10..=10_000).await?,
             redis_pause: millis("redis_pause_ms", 0..=60_000).await?,
-            cache_key_prefix: text("cache_key_prefix").await?,
+            cache_key_prefix: prefix("cache_key_prefix").await?,
             cache_ttl: Duration::from_secs(number("cache_ttl_s", 1..=86_400).await?),
             sidecar_url: text("sidecar_url").await?,
             sidecar_token: Secret(text("sidecar_token").await?),
@@ -110,6 +117,10 @@ async fn text(name: &'static str) -> Result<String, ConfigError> {
         .await
         .map_err(|source| ConfigError::Host { name, source })?
         .map_err(|source| ConfigError::Variable { name, source })
+}
+
+async fn prefix(name: &'static str) -> Result<KeyPrefix, ConfigError> {
+    text(name).await?.parse().map_err(|source| ConfigError::Prefix { name, source })
 }
 
 async fn boolean(name: &'static str) -> Result<bool, ConfigError> {

@@ -35,7 +35,8 @@ impl Creations {
         Creations { together: Together::new(), timeout }
     }
 
-    /// Commits a new task and its event, and drops from the cache what that makes stale.
+    /// Commits a new task and its event, and invalidates in the cache what that makes stale, also when it cannot be said
+    /// whether the task was made.
     pub async fn commit(
         &self,
         new: Rc<(Task, Event)>,
@@ -49,10 +50,14 @@ impl Creations {
             Ok(Committed::Done(dropped)) => Ok(dropped),
             Ok(Committed::Unavailable(cause)) => Err(StoreError::Unavailable(anyhow!(cause))),
             Ok(Committed::Refused) => {
-                store.insert_task(&new.0, &new.1).await?;
-                Ok(cache.drop_stale(&[]).await)
+                let inserted = store.insert_task(&new.0, &new.1).await;
+                let dropped = cache.drop_stale(&[]).await;
+                inserted.map(|()| dropped)
             }
-            Err(timed_out) => Err(StoreError::Unavailable(TimedOut::into(timed_out))),
+            Err(timed_out) => {
+                cache.drop_stale(&[]).await;
+                Err(StoreError::Unavailable(TimedOut::into(timed_out)))
+            }
         }
     }
 }
@@ -68,10 +73,8 @@ async fn commit_all(
         (Ok(_held), all) => store.insert_tasks(all.iter().map(AsRef::as_ref)).await,
         (Err(error), _) => Err(error),
     };
-    let dropped = match committed {
-        Ok(()) => Ok(cache.drop_stale(&[]).await),
-        Err(error) => Err(error),
-    };
+    let dropped = cache.drop_stale(&[]).await;
+    let dropped = committed.map(|()| dropped);
     let told = |_: &Rc<_>| match &dropped {
         Ok(dropped) => Committed::Done(*dropped),
         Err(StoreError::Unavailable(cause)) => Committed::Unavailable(format!("{cause:#}")),

@@ -39,13 +39,7 @@ pub async fn get() -> Result<Rc<Instance>, ConfigError> {
 impl Instance {
     fn new(config: Config) -> Instance {
         let store = Store::new(config.database_url.expose(), config.postgres_timeout);
-        let cache = Cache::new(
-            config.redis_url.expose().to_owned(),
-            config.redis_timeout,
-            config.redis_pause,
-            config.cache_ttl,
-            config.cache_key_prefix.clone(),
-        );
+        let cache = Cache::new(&config);
         let creations = Creations::new(config.postgres_timeout);
         let token = config.sidecar_token.expose();
         let forwarder = Rc::new(Forwarder::new(&config.sidecar_url, token, config.sidecar_timeout));

@@ -188,7 +188,7 @@ async fn run(contender: &Contender, load: Load<'_>) -> Result<Outcome> {
 /// As writes would, somewhere else, to the lists of the system and of the peer.
 fn keep_dropping(mut redis: redis::aio::MultiplexedConnection, prefix: &str) -> JoinHandle<()> {
     let mut command = redis::cmd("DEL");
-    command.arg(format!("{prefix}:lists")).arg("tasks:list");
+    command.arg(format!("{{{prefix}}}:lists")).arg("tasks:list");
     tokio::spawn(async move {
         let mut ticks = interval(DROP_INTERVAL);
         loop {

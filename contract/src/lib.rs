@@ -1,4 +1,4 @@
-//! What the component and the sidecar agree on: the event, and the names of the cached keys.
+//! What the component and the sidecar agree on: the event, and what is cached in Redis.
 //!
 //! An event's payload is never parsed and written again on its way: the bytes that the component
 //! committed to the outbox are the bytes of the Kafka record, whichever way they travel.

@@ -133,9 +133,10 @@ proptest! {
     }
 
     #[test]
-    fn the_pattern_of_task_keys_escapes_what_redis_would_read(prefix in "[a-z*?\\[\\]^\\\\:]{0,12}") {
-        let pattern = contract::cache::task_keys_pattern(&prefix);
-        let mut characters = pattern.strip_suffix(":task:*").expect("a pattern").chars();
+    fn the_pattern_of_task_keys_escapes_what_redis_would_read(prefix in "[a-z*?\\[\\]^\\\\:]{1,12}") {
+        let pattern = prefix.parse::<contract::cache::KeyPrefix>().expect("a prefix").task_keys_pattern();
+        let tag = pattern.strip_prefix('{').and_then(|rest| rest.strip_suffix("}:task:*"));
+        let mut characters = tag.expect("a pattern").chars();
         let mut plain = String::new();
         while let Some(character) = characters.next() {
             prop_assert!(!"*?[]^".contains(character), "{}", pattern);

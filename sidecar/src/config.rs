@@ -13,6 +13,7 @@ use std::time::Duration;
 use clap::builder::NonEmptyStringValueParser;
 use clap::builder::TypedValueParser as _;
 use clap::{Parser, Subcommand};
+use contract::cache::KeyPrefix;
 
 use crate::parked;
 
@@ -78,7 +79,7 @@ pub struct Config {
 
     /// What the component's keys in Redis begin with.
     #[arg(long, env = "CACHE_KEY_PREFIX", value_name = "CACHE_KEY_PREFIX", default_value = "tasks")]
-    pub cache_key_prefix: String,
+    pub cache_key_prefix: KeyPrefix,
 
     /// Brokers to ask for the others, `host:port`, separated by commas.
     #[arg(
@@ -246,6 +247,7 @@ mod tests {
             (["--sweep-interval", "soon"], "SWEEP_INTERVAL_MS"),
             (["--listen", "3001"], "SIDECAR_LISTEN"),
             (["--token", ""], "SIDECAR_TOKEN"),
+            (["--cache-key-prefix", "a{b}"], "CACHE_KEY_PREFIX"),
         ] {
             let error = parse(&arguments).unwrap_err();
             assert!(error.contains(name), "{error}");

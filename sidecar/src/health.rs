@@ -20,6 +20,10 @@ pub enum State {
     Failing {
         reason: String,
     },
+    /// It fails, and neither publishing nor anybody's answer depends on it: no reason to take the sidecar out of service.
+    Degraded {
+        reason: String,
+    },
     /// The broker refuses so many events. That is for a person to decide on, and the sidecar does its work:
     /// it is no reason to take it out of service.
     Parked {
@@ -52,6 +56,18 @@ impl Health {
         self.checks().retain(|check, _| !is_forgotten(check));
     }
 
+    /// Notes how the repetition of invalidations fares, and says whether that is news.
+    pub fn note_cache(&self, failure: Option<&anyhow::Error>) -> bool {
+        let is_degraded = |state: &State| matches!(state, State::Degraded { .. });
+        let state = match failure {
+            None => State::Ok,
+            Some(error) => State::Degraded { reason: format!("{error:#}") },
+        };
+        let is_degraded_now = is_degraded(&state);
+        let before = self.checks().insert("cache".to_owned(), state);
+        before.is_some_and(|before| is_degraded(&before)) != is_degraded_now
+    }
+
     /// Notes how a part fares, failing or not, and says whether that is news.
     pub fn note(&self, check: &str, failure: Option<&anyhow::Error>) -> bool {
         let state = match failure {
@@ -64,9 +80,7 @@ impl Health {
     pub fn report(&self) -> Report {
         let checks = self.checks().clone();
         Report {
-            ready: checks
-                .values()
-                .all(|state| matches!(state, State::Ok | State::Standby | State::Parked { .. })),
+            ready: checks.values().all(|state| !matches!(state, State::Starting | State::Failing { .. })),
             checks,
         }
     }

@@ -108,7 +108,7 @@ pub async fn run(listeners: Listeners, config: Config, shutdown: impl Future<Out
     let operations =
         Operations { health: health.clone(), metrics: metrics.clone(), closing: closing.clone() };
     let mut tasks = JoinSet::new();
-    tasks.spawn(repair.clone().run(redis, config.cache_key_prefix.clone()));
+    tasks.spawn(repair.clone().run(redis, config.cache_key_prefix.clone(), health.clone(), metrics.clone()));
     tasks.spawn(listener::serve(
         listeners.ingest,
         ingest::router(ingest, operations.clone()),

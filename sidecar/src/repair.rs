@@ -5,17 +5,21 @@ use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use contract::cache;
+use contract::cache::KeyPrefix;
 use redis::AsyncConnectionConfig;
 use redis::aio::MultiplexedConnection;
 use tokio::sync::Notify;
 use tracing::{info, warn};
 use uuid::Uuid;
 
+use crate::health::Health;
+use crate::metrics::Metrics;
+
 /// For connecting and for each command.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The wait before a failed repair is repeated; it is repeated until it succeeds.
+/// The wait before a failed repair is repeated, on a connection of its own: the address may lead to another server now. It
+/// is repeated until it succeeds and never less often, because a Redis that comes back is read from at once.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Tasks to be dropped one by one; when there are more, all of them are.
@@ -50,21 +54,30 @@ impl Repair {
     }
 
     /// Runs until it is dropped.
-    pub async fn run(self, client: redis::Client, cache_key_prefix: String) {
+    pub async fn run(self, client: redis::Client, prefix: KeyPrefix, health: Health, metrics: Metrics) {
         let mut connection = None;
-        let mut failing = false;
         loop {
             self.requested.notified().await;
+            metrics.invalidation_pending.set(1);
             let stale = std::mem::take(&mut *self.stale());
-            if let Err(error) = drop_stale(&client, &mut connection, &cache_key_prefix, &stale).await {
+            let outcome = drop_stale(&client, &mut connection, &prefix, &stale).await;
+            let is_news = health.note_cache(outcome.as_ref().err());
+            if let Err(error) = outcome {
                 connection = None;
-                if !std::mem::replace(&mut failing, true) {
-                    warn!(error = format!("{error:#}"), "what is cached may be stale until Redis answers");
+                metrics.invalidation_failures.inc();
+                if is_news {
+                    warn!(
+                        error = format!("{error:#}"),
+                        "Redis does not take invalidations; they are repeated until it does"
+                    );
                 }
                 self.add(&stale.tasks, stale.all_tasks);
                 tokio::time::sleep(RETRY_INTERVAL).await;
-            } else if std::mem::replace(&mut failing, false) {
-                info!("what was stale is dropped from the cache");
+            } else {
+                metrics.invalidation_pending.set(0);
+                if is_news {
+                    info!("what was stale is invalidated in the cache");
+                }
             }
         }
     }
@@ -92,7 +105,7 @@ impl Repair {
 async fn drop_stale(
     client: &redis::Client,
     connection: &mut Option<MultiplexedConnection>,
-    prefix: &str,
+    prefix: &KeyPrefix,
     stale: &Stale,
 ) -> Result<()> {
     let connection = match connection {
@@ -106,9 +119,9 @@ async fn drop_stale(
         }
     };
     let mut drop = redis::cmd("DEL");
-    drop.arg(cache::lists_key(prefix));
+    drop.arg(prefix.lists_key());
     for task_id in &stale.tasks {
-        drop.arg(cache::task_key(prefix, *task_id));
+        drop.arg(prefix.task_key(*task_id));
     }
     let _: () = drop.query_async(connection).await.context("dropping stale answers")?;
     if stale.all_tasks {
@@ -117,8 +130,8 @@ async fn drop_stale(
     Ok(())
 }
 
-async fn drop_all_tasks(connection: &mut MultiplexedConnection, prefix: &str) -> Result<()> {
-    let pattern = cache::task_keys_pattern(prefix);
+async fn drop_all_tasks(connection: &mut MultiplexedConnection, prefix: &KeyPrefix) -> Result<()> {
+    let pattern = prefix.task_keys_pattern();
     let mut cursor = 0_u64;
     loop {
         let mut scan = redis::cmd("SCAN");

@@ -44,19 +44,17 @@ pub(super) async fn delete(id: PathId, request: Request) -> Result<Response, Pro
     refuse_key(&parts)?;
     let conditions = conditions(&parts, &instance.config)?;
     let traceparent = traceparent(&parts.headers);
-    match instance.store.delete_task(id, &conditions, traceparent).await? {
+    let deleted = instance.store.delete_task(id, &conditions, traceparent).await;
+    // Whatever is said of it, as in `change`.
+    let dropped = instance.cache.drop_stale(&[id]).await;
+    match deleted? {
         Deleted::Done(event) => {
             let response = StatusCode::NO_CONTENT.into_response();
             let preferences = Preferences { minimal: false, ..Preferences::parse(&parts.headers) };
-            let dropped = instance.cache.drop_stale(&[id]).await;
             Ok(written::finish(&instance, vec![event], dropped, preferences, response).await)
         }
         Deleted::Refused => Err(Problem::PreconditionFailed),
-        Deleted::Missing => {
-            // Likewise.
-            instance.cache.drop_stale(&[id]).await;
-            Err(Problem::NoSuchTask)
-        }
+        Deleted::Missing => Err(Problem::NoSuchTask),
     }
 }
 
@@ -70,16 +68,16 @@ async fn change(
     let conditions = conditions(parts, &instance.config)?;
     let preferences = Preferences::parse(&parts.headers);
     let traceparent = traceparent(&parts.headers);
-    match instance.store.change_task(id, changes, shown, &conditions, traceparent).await? {
+    let outcome = instance.store.change_task(id, changes, shown, &conditions, traceparent).await;
+    // Whatever is said of it: this same statement may have made the change before its answer was lost.
+    let dropped = instance.cache.drop_stale(&[id]).await;
+    match outcome? {
         Changed::Done(task, event) => {
             let response = changed(task, preferences);
-            let dropped = instance.cache.drop_stale(&[id]).await;
             Ok(written::finish(instance, vec![event], dropped, preferences, response).await)
         }
-        // Nothing was written now, so there is nothing to tell or to wait for. But it may have been by this
-        // same statement, whose first answer was lost.
+        // Nothing was written now, so there is nothing to tell or to wait for.
         Changed::Same(task) => {
-            instance.cache.drop_stale(&[id]).await;
             let mut response = changed(task, preferences);
             written::tell_applied(preferences.without_wait(), &mut response);
             Ok(response)

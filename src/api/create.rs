@@ -31,11 +31,12 @@ pub(super) async fn one(request: Request) -> Result<Response, Problem> {
         None => instance.creations.commit(Rc::clone(&new), &instance.store, &instance.cache).await?,
         Some(key) => {
             let request = Once::of(&parts, TASKS_PATH, &key, &body);
-            match instance.store.insert_task_once(task, event, &request, &document).await? {
-                Inserted::Made => instance.cache.drop_stale(&[]).await,
+            let inserted = instance.store.insert_task_once(task, event, &request, &document).await;
+            // Whatever is said of it: the task may have been made before an answer was lost.
+            let dropped = instance.cache.drop_stale(&[]).await;
+            match inserted? {
+                Inserted::Made => dropped,
                 Inserted::Before { task_id, response } => {
-                    // The first answer may not have got as far as the cache.
-                    instance.cache.drop_stale(&[]).await;
                     let task_id = task_id.unwrap_or_default();
                     let mut response = created(&task_id, response, preferences);
                     written::tell_applied(preferences.without_wait(), &mut response);
@@ -64,26 +65,26 @@ pub(super) async fn many(request: Request) -> Result<Response, Problem> {
     let new: Vec<_> = new.into_iter().map(|new| task::create(new, traceparent.clone())).collect();
     let tasks: Vec<_> = new.iter().map(|(task, _)| task).collect();
     let document = serde_json::to_string(&tasks).expect("a task has only string keys");
-    match key {
-        None => instance.store.insert_tasks(&new).await?,
+    let inserted = match key {
+        None => instance.store.insert_tasks(&new).await.map(|()| Inserted::Made),
         Some(key) => {
             let request = Once::of(&parts, BATCH_PATH, &key, &body);
-            match instance.store.insert_tasks_once(&new, &request, &document).await? {
-                Inserted::Made => {}
-                Inserted::Before { response, .. } => {
-                    instance.cache.drop_stale(&[]).await;
-                    let mut response = told(response, preferences);
-                    written::tell_applied(preferences.without_wait(), &mut response);
-                    return Ok(response);
-                }
-                Inserted::Other => return Err(key_reused()),
-                Inserted::InWork => return Err(Problem::InWork),
-            }
+            instance.store.insert_tasks_once(&new, &request, &document).await
         }
+    };
+    let dropped = instance.cache.drop_stale(&[]).await;
+    match inserted? {
+        Inserted::Made => {}
+        Inserted::Before { response, .. } => {
+            let mut response = told(response, preferences);
+            written::tell_applied(preferences.without_wait(), &mut response);
+            return Ok(response);
+        }
+        Inserted::Other => return Err(key_reused()),
+        Inserted::InWork => return Err(Problem::InWork),
     }
     let events = new.into_iter().map(|(_, event)| event).collect();
     let response = told(document, preferences);
-    let dropped = instance.cache.drop_stale(&[]).await;
     Ok(written::finish(&instance, events, dropped, preferences, response).await)
 }
 

@@ -1,31 +1,20 @@
 //! The rules and the commands of the component's `src/cache.rs`, over one multiplexed connection.
 
-use anyhow::Result;
-use contract::cache::{lists_key, task_key};
+use anyhow::{Context as _, Result};
+use contract::cache::{FIND, KeyPrefix, STORE, Script};
 use redis::aio::MultiplexedConnection;
+use redis::{Arg, Cmd, ErrorKind, ServerErrorKind, Value, from_redis_value};
 use uuid::Uuid;
 
-const FIELDS_MAX: i64 = 1_000;
+const LISTS_MAX: i64 = 1_000;
+const LISTS_BYTES_MAX: i64 = 8 * 1024 * 1024;
 const TTL_S: i64 = 60;
 const TASK: &str = "task";
-const LEASE: &str = "lease";
-
-const TAKE_LEASE: &str = "
-if redis.call('HSETNX', KEYS[1], 'lease', ARGV[1]) == 1 then
-  redis.call('EXPIRE', KEYS[1], ARGV[2])
-end
-return redis.call('HGET', KEYS[1], 'lease')";
-
-const STORE: &str = "
-if redis.call('HGET', KEYS[1], 'lease') == ARGV[1] and redis.call('HLEN', KEYS[1]) < tonumber(ARGV[4]) then
-  redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
-end
-return redis.status_reply('OK')";
 
 #[derive(Clone)]
 pub struct Cache {
     connection: MultiplexedConnection,
-    prefix: String,
+    prefix: KeyPrefix,
 }
 
 pub enum Cached {
@@ -42,49 +31,72 @@ pub struct Lease {
 impl Cache {
     pub async fn connect(url: &str, prefix: &str) -> Result<Cache> {
         let connection = redis::Client::open(url)?.get_multiplexed_async_connection().await?;
-        Ok(Cache { connection, prefix: prefix.to_owned() })
+        Ok(Cache { connection, prefix: prefix.parse()? })
     }
 
     pub async fn drop_stale(&self, changed: Option<Uuid>) -> Result<()> {
         let mut command = redis::cmd("DEL");
-        command.arg(lists_key(&self.prefix));
+        command.arg(self.prefix.lists_key());
         if let Some(id) = changed {
-            command.arg(task_key(&self.prefix, id));
+            command.arg(self.prefix.task_key(id));
         }
         Ok(command.exec_async(&mut self.connection.clone()).await?)
     }
 
     pub async fn list(&self, query: &str) -> Result<Cached> {
-        self.find(lists_key(&self.prefix), query).await
+        self.find(self.prefix.lists_key(), query).await
     }
 
     pub async fn task(&self, id: Uuid) -> Result<Cached> {
-        self.find(task_key(&self.prefix, id), TASK).await
+        self.find(self.prefix.task_key(id), TASK).await
     }
 
     pub async fn store(&self, lease: Lease, head: &str, document: &str) -> Result<()> {
         let Lease { key, field, token } = lease;
-        let mut command = redis::cmd("EVAL");
-        command.arg(STORE).arg(1).arg(key).arg(token).arg(field);
-        command.arg(format!("{head}\n{document}")).arg(FIELDS_MAX);
-        Ok(command.exec_async(&mut self.connection.clone()).await?)
+        let answer = format!("{head}\n{document}");
+        self.run(&STORE, |command| {
+            command.arg(1).arg(key).arg(token).arg(field).arg(answer);
+            command.arg(LISTS_MAX).arg(LISTS_BYTES_MAX);
+        })
+        .await?;
+        Ok(())
     }
 
     async fn find(&self, key: String, field: &str) -> Result<Cached> {
-        let mut connection = self.connection.clone();
-        let (answer, lease): (Option<String>, Option<String>) =
-            redis::cmd("HMGET").arg(&key).arg(field).arg(LEASE).query_async(&mut connection).await?;
-        if let Some((head, document)) = answer.as_deref().and_then(|answer| answer.split_once('\n')) {
+        let found = self
+            .run(&FIND, |command| {
+                command.arg(2).arg(&key).arg(self.prefix.probe_key());
+                command.arg("bench").arg(field).arg(Uuid::now_v7().to_string()).arg(TTL_S);
+            })
+            .await?;
+        if let Value::BulkString(_) = &found {
+            let answer: String = from_redis_value(found)?;
+            let (head, document) = answer.split_once('\n').context("an answer of ours")?;
             return Ok(Cached::Hit { head: head.to_owned(), document: document.to_owned() });
         }
-        let token = match lease {
-            Some(token) => token,
-            None => {
-                let mut command = redis::cmd("EVAL");
-                command.arg(TAKE_LEASE).arg(1).arg(&key).arg(Uuid::now_v7().to_string()).arg(TTL_S);
-                command.query_async(&mut connection).await?
-            }
-        };
+        let (lease, _): (Option<String>, i64) = from_redis_value(found)?;
+        let token = lease.context("Redis is full")?;
         Ok(Cached::Miss(Lease { key, field: field.to_owned(), token }))
+    }
+
+    async fn run(&self, script: &Script, arguments: impl FnOnce(&mut Cmd)) -> Result<Value> {
+        let mut rest = Cmd::new();
+        arguments(&mut rest);
+        let by = async |name: &str, script: &str| {
+            let mut command = redis::cmd(name);
+            command.arg(script);
+            rest.args_iter().for_each(|argument| {
+                if let Arg::Simple(argument) = argument {
+                    command.arg(argument);
+                }
+            });
+            command.query_async(&mut self.connection.clone()).await
+        };
+        match by("EVALSHA", &script.sha1).await {
+            Err(error) if error.kind() == ErrorKind::Server(ServerErrorKind::NoScript) => {
+                Ok(by("EVAL", script.text).await?)
+            }
+            answered => Ok(answered?),
+        }
     }
 }

@@ -34,8 +34,8 @@ async fn what_was_read_before_a_write_is_not_stored_after_it() -> Result<()> {
     let prefix = deployment.cache_key_prefix.clone();
 
     for (path, key, field) in [
-        ("/api/tasks".to_owned(), format!("{prefix}:lists"), "sort=-created_at&limit=20".to_owned()),
-        (format!("/api/tasks/{id}"), format!("{prefix}:task:{id}"), "task".to_owned()),
+        ("/api/tasks".to_owned(), format!("{{{prefix}}}:lists"), "sort=-created_at&limit=20".to_owned()),
+        (format!("/api/tasks/{id}"), format!("{{{prefix}}}:task:{id}"), "task".to_owned()),
     ] {
         // A reader misses and plants its lease; the database keeps it waiting.
         let holder = hold(&deployment).await?;
@@ -70,7 +70,7 @@ async fn a_write_that_waits_for_a_reader_leaves_nothing_old_behind() -> Result<(
     for round in 0..5 {
         // Nothing is cached, as if its time were over, so that everybody has to ask. Readers and a writer
         // start from the same moment, and go in whatever order they get through.
-        let keys = [format!("{prefix}:lists"), format!("{prefix}:task:{id}")];
+        let keys = [format!("{{{prefix}}}:lists"), format!("{{{prefix}}}:task:{id}")];
         let _: i64 = redis::cmd("DEL").arg(&keys).query_async(&mut redis).await?;
         let holder = hold(&deployment).await?;
         let readers: Vec<_> = [format!("/api/tasks/{id}"), "/api/tasks".to_owned()]

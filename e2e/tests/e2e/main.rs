@@ -14,6 +14,7 @@ mod refuse; // bad input
 mod inputs; // and what only looks odd
 mod guard; // tokens and origins
 mod cache; // fresh reads
+mod untrusted; // from a Redis that must not be believed
 mod interleavings; // of readers and writers
 mod faults; // a part is down or hung
 mod foreign; // what others write to the topic

@@ -20,6 +20,11 @@ pub struct Redis {
 impl Redis {
     /// Keeps its log in `dir`, which must lie in `repository::data_dir()`. `None`: a free port.
     pub async fn start(dir: &Path, port: Option<u16>) -> Result<Redis> {
+        Redis::start_with(dir, port, &[]).await
+    }
+
+    /// The same with further settings, as on its command line.
+    pub async fn start_with(dir: &Path, port: Option<u16>, settings: &[&str]) -> Result<Redis> {
         let server = fetched(artifacts::REDIS).await?.join("redis-server");
         repository::create_dir(dir)?;
         let recipe = |port: u16| {
@@ -27,6 +32,7 @@ impl Redis {
             command.current_dir(dir).args(["--bind", "127.0.0.1", "--port", &port.to_string()]);
             command.args(["--save", "", "--appendonly", "no"]);
             command.args(["--maxmemory", "256mb", "--maxmemory-policy", "allkeys-lru"]);
+            command.args(settings);
             Ok(Recipe {
                 name: "Redis",
                 command,
