@@ -11,7 +11,7 @@ use rskafka::client::error::{Error, ProtocolError, RequestError};
 use rskafka::client::partition::{Compression, OffsetAt, PartitionClient, UnknownTopicHandling};
 use rskafka::client::{Client, ClientBuilder};
 use rskafka::record::{Record, RecordAndOffset};
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use crate::config::Config;
 
@@ -297,12 +297,18 @@ impl Partition {
                 Ok(_) => readable = probe,
             }
         }
-        warn!(
-            from = offset,
-            to = readable - 1,
-            error = format!("{error:#}"),
-            "records cannot be decoded and are passed over; events among them may be published again"
-        );
+        let (from, to, error) = (offset, readable - 1, format!("{error:#}"));
+        if from == to {
+            // Most often the marker of a transaction, which rskafka cannot decode.
+            debug!(offset, error, "a record cannot be decoded and is passed over");
+        } else {
+            warn!(
+                from,
+                to,
+                error,
+                "records cannot be decoded and are passed over; events among them may be published again"
+            );
+        }
         Ok(Read::Skipped { next_offset: readable, end: end.max(readable) })
     }
 }
