@@ -6,10 +6,32 @@
 -- PostgreSQL's text search knows other ones: to it "invoice-2024", an address or a file's path is
 -- one word, and 2024 after a hyphen a negative number. Lists are searched with the same function.
 -- The collation is named, so that the same characters separate words, and fold, whatever the
--- database's locale is; it is there from PostgreSQL 17 on, in a database whose encoding is UTF8.
-create function words_in(text) returns text
-    language sql immutable strict parallel safe
-    return lower(regexp_replace($1 collate pg_c_utf8, '[[:space:]\u200b[:punct:]\ufe0e\ufe0f[:cntrl:]]+', ' ', 'g'));
+-- database's locale is. PostgreSQL 17 has pg_c_utf8; an older one has that of the operating system,
+-- or ICU's. The database's encoding is UTF8.
+do $do$
+declare
+    chosen text;
+begin
+    select quote_ident(collname) into strict chosen
+    from pg_collation
+    where collnamespace = 'pg_catalog'::regnamespace
+      and collname in ('pg_c_utf8', 'C.utf8', 'C.UTF-8', 'und-x-icu')
+      and collencoding in (-1, pg_char_to_encoding('UTF8'))
+    order by array_position(array['pg_c_utf8', 'C.utf8', 'C.UTF-8', 'und-x-icu'], collname::text)
+    limit 1;
+    execute format(
+        $sql$
+        create function words_in(text) returns text
+            language sql immutable strict parallel safe
+            return lower(regexp_replace(
+                $1 collate %s, '[[:space:]\u200b[:punct:]\ufe0e\ufe0f[:cntrl:]]+', ' ', 'g'
+            ));
+        $sql$, chosen);
+exception when no_data_found then
+    raise exception 'there is no UTF-8 collation: none of pg_c_utf8, C.utf8, C.UTF-8, und-x-icu'
+        using hint = 'Create one: create collation pg_catalog."C.utf8" (locale = ''C.utf8'')';
+end;
+$do$;
 
 -- Writes the table anew, and locks it for as long.
 alter table tasks drop column words;
