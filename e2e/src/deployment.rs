@@ -11,7 +11,7 @@ use uuid::Uuid;
 use xtask::process::Process;
 use xtask::repository;
 use xtask::services::ports::Port;
-use xtask::services::{KafkaVersion, TopicRecord};
+use xtask::services::{KafkaVersion, TopicRecord, add_partitions};
 
 use crate::api::Api;
 use crate::topic::Topic;
@@ -124,6 +124,22 @@ impl Deployment {
             .env("KAFKA_BOOTSTRAP_SERVERS", &self.services.kafka_bootstrap_servers)
             .env("KAFKA_TOPIC", &self.topic);
         Ok(tokio::time::timeout(LIMIT, command.kill_on_drop(true).output()).await??)
+    }
+
+    /// Adds partitions to this deployment's topic, until there are `partitions`.
+    pub async fn add_partitions(&self, partitions: u32) -> Result<()> {
+        add_partitions(&self.services.kafka_bootstrap_servers, &self.topic, i32::try_from(partitions)?).await
+    }
+
+    /// Waits until the sidecar is not ready, and the reason that it gives says `reason`.
+    pub async fn sidecar_is_not_ready(&self, reason: &str) -> Result<()> {
+        let api = self.sidecar_api()?;
+        eventually("the sidecar is not ready and says why", async || {
+            let answer = crate::answer(api.get("/readyz")).await?;
+            ensure!(answer.status.is_server_error() && answer.body.contains(reason), "{}", answer.body);
+            Ok(Some(()))
+        })
+        .await
     }
 
     /// Starts the sidecar; it may take a while until it is ready, or wait for a service.

@@ -7,6 +7,7 @@ mod topic;
 mod told;
 mod wait;
 pub mod proxy; // on the ways between the parts
+pub mod pooler; // and one that shares the sessions of PostgreSQL
 pub mod chaos; // all of it, under faults
 
 pub use api::{Answer, Api, answer};

@@ -56,6 +56,31 @@ impl Told {
             ensure!(version == *last + 1, "follows version {last}: {record:?}");
             *last = version;
         }
+        self.are_all(on_topic)
+    }
+
+    /// The same of a topic to which partitions were added: of each task, what is in one partition is older than all that is
+    /// in the next one.
+    pub fn are_once_and_in_order_of_time(&self, records: &[TopicRecord]) -> Result<()> {
+        let mut by_partition: BTreeMap<&str, BTreeMap<i32, Vec<u64>>> = BTreeMap::new();
+        for record in records {
+            let version = record.header("ce_sequence").context("an event has a version")?.parse()?;
+            by_partition.entry(&record.key).or_default().entry(record.partition).or_default().push(version);
+        }
+        let mut on_topic: BTreeMap<&str, (i32, u64)> = BTreeMap::new();
+        for (id, partitions) in by_partition {
+            let mut partitions: Vec<_> = partitions.into_iter().collect();
+            partitions.sort_by_key(|(_, versions)| versions.first().copied());
+            let versions: Vec<u64> = partitions.iter().flat_map(|(_, versions)| versions).copied().collect();
+            let expected: Vec<u64> = (1..=versions.len() as u64).collect();
+            ensure!(versions == expected, "task {id} by partition: {partitions:?}");
+            on_topic.insert(id, (0, versions.len() as u64));
+        }
+        self.are_all(on_topic)
+    }
+
+    /// Checks that the newest version of each task is the one that was told.
+    fn are_all(&self, mut on_topic: BTreeMap<&str, (i32, u64)>) -> Result<()> {
         for (id, version) in &self.0 {
             let newest = on_topic.remove(id.as_str()).map_or(0, |(_, newest)| newest);
             ensure!(newest == *version, "task {id}: version {version} was told, {newest} is on the topic");

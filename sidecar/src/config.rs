@@ -15,7 +15,7 @@ use clap::builder::TypedValueParser as _;
 use clap::{Parser, Subcommand};
 use contract::cache::KeyPrefix;
 
-use crate::parked;
+use crate::{parked, topic};
 
 /// Kafka's default of `replica.lag.time.max.ms`.
 const REPLICA_LAG_MAX: Duration = Duration::from_secs(30);
@@ -138,6 +138,14 @@ pub struct Config {
     )]
     pub kafka_transaction_wait: Duration,
 
+    /// How old what is known of the topic's partitions may be, in milliseconds: partitions that were added, or a topic that
+    /// was deleted, are noticed within this time.
+    #[arg(
+        long, env = "KAFKA_METADATA_MAX_AGE_MS", value_name = "KAFKA_METADATA_MAX_AGE_MS", default_value = "30000",
+        value_parser = millis(100, 60_000)
+    )]
+    pub kafka_metadata_max_age: Duration,
+
     /// Bytes of one produce request at most; less than the broker's message.max.bytes.
     #[arg(
         long, env = "KAFKA_BATCH_BYTES_MAX", value_name = "KAFKA_BATCH_BYTES_MAX", default_value = "524288",
@@ -201,6 +209,11 @@ pub enum Command {
     /// Handle events that the broker refuses
     #[command(subcommand)]
     Parked(parked::Command),
+    /// Apply the migrations and end: for a role that may, when the sidecar's own role may not
+    Migrate,
+    /// Handle the topic that the events of this database go to
+    #[command(subcommand)]
+    Topic(topic::Command),
 }
 
 fn millis(min: u64, max: u64) -> impl clap::builder::TypedValueParser<Value = Duration> {

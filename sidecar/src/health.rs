@@ -77,6 +77,11 @@ impl Health {
         self.set(check, state)
     }
 
+    /// Whether one of these parts is failing.
+    pub fn is_failing(&self, is_meant: impl Fn(&str) -> bool) -> bool {
+        self.checks().iter().any(|(check, state)| is_meant(check) && matches!(state, State::Failing { .. }))
+    }
+
     pub fn report(&self) -> Report {
         let checks = self.checks().clone();
         Report {

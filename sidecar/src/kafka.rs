@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicI32, Ordering};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use rskafka::BackoffConfig;
@@ -11,6 +11,7 @@ use rskafka::client::error::{Error, ProtocolError, RequestError};
 use rskafka::client::partition::{Compression, OffsetAt, PartitionClient, UnknownTopicHandling};
 use rskafka::client::{Client, ClientBuilder};
 use rskafka::record::{Record, RecordAndOffset};
+use tokio::sync::Mutex;
 use tracing::{debug, info, warn};
 
 use crate::config::Config;
@@ -18,7 +19,14 @@ use crate::config::Config;
 #[derive(Clone)]
 pub struct Kafka {
     config: Arc<Config>,
+    /// When the topics were listed last, and the number of the topic's partitions then, none without the topic.
+    listed: Arc<Mutex<Option<Listed>>>,
 }
+
+type Listed = (Instant, Option<u32>);
+
+/// How long lanes that connect take the topic for still there after it was listed.
+const LISTED_MAX_AGE: Duration = Duration::from_secs(1);
 
 /// What one fetch brings at most, and how long the broker may wait for it to come together.
 const READ_BYTES_MAX: i32 = 1024 * 1024;
@@ -80,7 +88,7 @@ pub struct Partition {
 
 impl Kafka {
     pub fn new(config: Arc<Config>) -> Kafka {
-        Kafka { config }
+        Kafka { config, listed: Arc::default() }
     }
 
     /// The number of partitions of the topic, which is created if it is missing.
@@ -107,11 +115,17 @@ impl Kafka {
         self.partitions(&client).await?.with_context(|| format!("KAFKA_TOPIC: there is no topic {topic}"))
     }
 
+    /// The number of partitions of the topic, if it is there.
+    pub async fn find_partitions(&self) -> Result<Option<u32>> {
+        self.partitions(&self.client().await?).await
+    }
+
     /// A new client of one partition, on new connections.
     pub async fn partition(&self, partition: u32) -> Result<Partition> {
         let topic = &self.config.kafka_topic;
         let connect = async {
             let client = self.client().await?;
+            self.must_be_listed(&client, partition).await?;
             let index = i32::try_from(partition)?;
             anyhow::Ok(client.partition_client(topic, index, UnknownTopicHandling::Error).await?)
         };
@@ -152,6 +166,25 @@ impl Kafka {
             "partitions missing"
         );
         Ok(Some(u32::try_from(count)?))
+    }
+
+    /// Asking for a topic by name has the broker create it, as its own defaults say, unless they forbid that; rskafka asks so
+    /// for the leader of a partition. Asking for all topics creates nothing, so that comes first. What remains is that the
+    /// topic is deleted in the moment between the two.
+    async fn must_be_listed(&self, client: &Client, partition: u32) -> Result<()> {
+        let mut listed = self.listed.lock().await;
+        let partitions = match *listed {
+            Some((at, partitions)) if at.elapsed() < LISTED_MAX_AGE => partitions,
+            _ => {
+                let partitions = self.partitions(client).await?;
+                *listed = Some((Instant::now(), partitions));
+                partitions
+            }
+        };
+        let topic = &self.config.kafka_topic;
+        let partitions = partitions.with_context(|| format!("there is no topic {topic}"))?;
+        ensure!(partition < partitions, "the topic {topic} has {partitions} partitions");
+        Ok(())
     }
 
     async fn create_topic(&self, client: &Client) -> Result<()> {

@@ -1,9 +1,12 @@
 //! One publisher: of several sidecars one holds a lock in PostgreSQL and publishes; the others take
 //! forwards, wake it, and take over when it is gone.
 //!
-//! The lock belongs to a connection of its own. Whoever loses that connection has lost the lock, and
-//! stops publishing the moment it knows; it asks every second, in case nobody tells. And who has not been answered for
-//! some seconds, a process that was stopped for example, sends nothing until it has.
+//! The lock is the outbox's, whatever the topic. It belongs to a connection of its own. Whoever loses that connection has
+//! lost the lock, and stops publishing the moment it knows; it asks every second, in case nobody tells, whether its session
+//! still has the lock. And who has not been answered for some seconds, a process that was stopped for example, sends nothing
+//! until it has.
+
+mod proof; // that it is ours
 
 use std::future::{pending, poll_fn};
 use std::sync::Arc;
@@ -11,11 +14,15 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, Result, ensure};
 use tokio::sync::watch;
-use tokio_postgres::{AsyncMessage, Client, Connection, NoTls, Socket, tls::NoTlsStream};
+use tokio_postgres::types::Type;
+use tokio_postgres::{AsyncMessage, Client, Config, Connection, NoTls, Socket, tls::NoTlsStream};
 use tokio_util::sync::{CancellationToken, DropGuard};
 use tracing::{info, warn};
 
 use crate::sweep::Wake;
+use proof::Proof;
+
+const TRY_LOCK: &str = include_str!("leader/try_lock.sql");
 
 /// How long a standby waits before it tries for the lock again.
 const TRY_INTERVAL: Duration = Duration::from_millis(500);
@@ -39,7 +46,7 @@ const _: () = assert!(
 const WHOLE: &str = "whole";
 
 pub struct Leader {
-    pub database_url: String,
+    pub database: Config,
     pub topic: String,
     /// Notified when a standby has taken a forward, whose event is in the outbox.
     pub wake: Arc<Wake>,
@@ -69,11 +76,8 @@ impl Lock {
     }
 }
 
-/// The channel on which standbys wake the publisher of a topic. Cut to what a name in PostgreSQL may
-/// have (63 bytes); topics that are alike so far wake each other, which costs a look.
-fn channel(topic: &str) -> String {
-    format!("outbox {topic}").chars().take(63).collect()
-}
+/// The channel on which standbys wake the publisher: one for each outbox, which is a schema. Its name would be too long.
+const CHANNEL: &str = "select 'outbox_' || current_schema()::regnamespace::oid";
 
 impl Leader {
     /// Waits until the lock is ours. Says each time what it waits for: `standby` when another sidecar has
@@ -97,8 +101,7 @@ impl Leader {
     }
 
     async fn try_acquire(&self) -> Result<Option<Leadership>> {
-        let (client, connection) =
-            tokio_postgres::connect(&self.database_url, NoTls).await.context("connecting to PostgreSQL")?;
+        let (client, connection) = self.database.connect(NoTls).await.context("connecting to PostgreSQL")?;
         let lost = CancellationToken::new();
         tokio::spawn(listen(connection, Arc::clone(&self.wake), lost.clone()));
         let asked_at = Instant::now();
@@ -106,18 +109,22 @@ impl Leader {
         // after `ask` has given up on it. So this comes before the lock.
         let session = format!("set idle_session_timeout = '{}s'", SESSION_IDLE_MAX.as_secs());
         client.batch_execute(&session).await?;
-        // The schema is part of the name: each deployment of a database has a publisher of its own.
-        let lock = "select pg_try_advisory_lock(hashtextextended(current_schema() || ' ' || $1, 0))";
-        if !client.query_one(lock, &[&self.topic]).await?.get::<_, bool>(0) {
+        if !try_lock(&client, &self.topic).await? {
             return Ok(None);
         }
-        let listen = format!("listen \"{}\"", channel(&self.topic).replace('"', "\"\""));
-        client.batch_execute(&listen).await?;
+        let proof = Proof::establish(&client, &self.database, &self.topic).await?;
+        let channel: String = client.query_typed_one(CHANNEL, &[]).await?.try_get(0)?;
+        client.batch_execute(&format!("listen {channel}")).await?;
         info!("this sidecar publishes");
         let (sure, sure_at) = watch::channel(asked_at);
-        tokio::spawn(ask(client, sure, lost.clone()));
+        tokio::spawn(ask(client, proof, sure, lost.clone()));
         Ok(Some(Leadership { lost: lost.clone(), lock: Lock { sure_at }, _held: lost.drop_guard() }))
     }
+}
+
+/// Takes the publisher's lock for the session of this client, unless another one has it.
+pub async fn try_lock(client: &Client, topic: &str) -> Result<bool> {
+    Ok(client.query_typed_one(TRY_LOCK, &[(&topic, Type::TEXT)]).await?.try_get(0)?)
 }
 
 /// Drives the connection, and with its end the lock is lost.
@@ -133,29 +140,32 @@ async fn listen(mut connection: Connection<Socket, NoTlsStream>, wake: Arc<Wake>
     lost.cancel();
 }
 
-/// Keeps the client, and with it the connection, until it does not answer or is not wanted any more.
-async fn ask(client: Client, sure: watch::Sender<Instant>, lost: CancellationToken) {
+/// Keeps the client, and with it the connection, until it does not answer, is not the publisher's or is not wanted any more.
+async fn ask(client: Client, proof: Proof, sure: watch::Sender<Instant>, lost: CancellationToken) {
     let asking = async {
         loop {
             tokio::time::sleep(ASK_INTERVAL).await;
             let asked_at = Instant::now();
-            let answer = tokio::time::timeout(ASK_TIMEOUT, client.simple_query("select")).await;
-            if let Err(error) = answer.map_err(anyhow::Error::from).and_then(|answer| Ok(answer?)) {
+            let answer = tokio::time::timeout(ASK_TIMEOUT, proof.ask(&client)).await;
+            if let Err(error) = answer.context("no answer from PostgreSQL").and_then(|answer| answer) {
                 return error;
             }
             sure.send_replace(asked_at);
         }
     };
     if let Some(error) = lost.run_until_cancelled(asking).await {
-        warn!(error = format!("{error:#}"), "the publisher's lock may be lost: publishing stops");
+        warn!(
+            error = format!("{error:#}"),
+            "this sidecar may not be the publisher any more: publishing stops"
+        );
     }
     lost.cancel();
 }
 
-/// Tells the publisher of a topic that there is something in the outbox, which may be old.
-pub async fn wake_publisher(client: &Client, topic: &str, may_be_old: bool) -> Result<()> {
+/// Tells the publisher that there is something in the outbox, which may be old.
+pub async fn wake_publisher(client: &Client, may_be_old: bool) -> Result<()> {
     let what = if may_be_old { WHOLE } else { "" };
-    let told = client.execute("select pg_notify($1, $2)", &[&channel(topic), &what]).await?;
+    let told = client.execute(&format!("select pg_notify(({CHANNEL}), $1)"), &[&what]).await?;
     ensure!(told == 1, "pg_notify gave {told} rows");
     Ok(())
 }

@@ -10,6 +10,8 @@ mod offered; // an event, and what goes with it
 mod lanes; // which lane
 mod lane; // what a lane publishes next
 mod leader; // whether it is for us to publish
+mod topology; // over which partitions
+mod layout; // and where older records are
 mod publishing; // everything that publishes, from the start to the end of a term
 mod publisher; // a lane at work
 mod read_back; // what is on the partition already
@@ -26,6 +28,7 @@ mod health;
 mod metrics;
 mod config;
 mod parked; // for operators: what the broker refuses
+mod topic; // for operators: where the events go
 mod verify; // for operators: topic against database
 
 use std::net::SocketAddr;
@@ -40,6 +43,7 @@ use tracing::{info, warn};
 
 pub use config::{Command, Config};
 pub use parked::run as parked;
+pub use topic::run as topic;
 pub use verify::run as verify;
 
 use health::Health;
@@ -51,6 +55,16 @@ use operations::Operations;
 use outbox::Outbox;
 use publishing::Publishing;
 use repair::Repair;
+
+/// Brings the schema up to date.
+///
+/// # Errors
+/// When the role may not, or when the schema needs a newer sidecar.
+pub async fn migrate(config: &Config) -> Result<()> {
+    let version = Outbox::new(config.database_url.expose(), config.database_timeout)?.migrate().await?;
+    println!("the schema has version {version}");
+    Ok(())
+}
 
 /// Bound sockets.
 pub struct Listeners {

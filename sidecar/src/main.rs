@@ -43,6 +43,14 @@ async fn main() -> Result<ExitCode> {
             kafka_sidecar::parked(&config, command).await?;
             return Ok(ExitCode::SUCCESS);
         }
+        Some(Command::Migrate) => {
+            kafka_sidecar::migrate(&config).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
+        Some(Command::Topic(command)) => {
+            kafka_sidecar::topic(&config, command).await?;
+            return Ok(ExitCode::SUCCESS);
+        }
         None => {}
     }
 

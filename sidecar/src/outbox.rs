@@ -1,6 +1,8 @@
-//! The outbox as the sidecar uses it: applies the migrations, reads what is not published, and
-//! removes what is. Every call has a deadline, waiting for a pooled connection included.
+//! The outbox as the sidecar uses it: applies the migrations, knows the topic, reads what is not
+//! published, and removes what is. Every call has a deadline, waiting for a pooled connection included.
 
+mod schema; // what it is kept in
+mod topic; // where its events go
 mod oldest; // where to begin
 mod operator; // what a person asks
 mod page; // what the sweep reads
@@ -14,6 +16,7 @@ use deadpool_postgres::{
     ClientWrapper, Hook, HookError, Manager, ManagerConfig, Object, Pool, RecyclingMethod,
 };
 use serde_json::value::RawValue;
+use tokio_postgres::config::TargetSessionAttrs;
 use tokio_postgres::{NoTls, Row};
 use uuid::Uuid;
 
@@ -23,10 +26,8 @@ use crate::leader;
 pub use oldest::Oldest;
 pub use operator::{Parked, Seen};
 pub use page::{Unpublished, Unreadable};
-
-mod migrations {
-    refinery::embed_migrations!("../migrations");
-}
+pub use schema::TooOld;
+pub use topic::WrongTopic;
 
 const BACKLOG: &str = include_str!("outbox/backlog.sql");
 const STATE: &str = include_str!("outbox/state.sql");
@@ -48,13 +49,10 @@ const CONNECTIONS_MAX: usize = 4;
 /// Rows that a lane takes in at once for one task.
 const BACKLOG_ROWS_MAX: i64 = 500;
 
-/// The lock under which one sidecar at a time applies the migrations; the number is arbitrary, but
-/// the same in each of them.
-const MIGRATION_LOCK: i64 = 0x7461_736b_5f6d_6967;
-
 #[derive(Clone)]
 pub struct Outbox {
     pool: Pool,
+    database: tokio_postgres::Config,
     call_timeout: Duration,
 }
 
@@ -80,36 +78,21 @@ impl Outbox {
     /// # Errors
     /// When `database_url` is not the URL of a PostgreSQL database. It does not connect yet.
     pub fn new(database_url: &str, call_timeout: Duration) -> Result<Outbox> {
-        let mut config: tokio_postgres::Config = database_url.parse().context("parsing DATABASE_URL")?;
-        config.application_name("kafka-sidecar");
+        let database = database_config(database_url)?;
         let recycling = ManagerConfig { recycling_method: RecyclingMethod::Fast };
-        let pool = Pool::builder(Manager::from_config(config, NoTls, recycling))
+        let pool = Pool::builder(Manager::from_config(database.clone(), NoTls, recycling))
             .max_size(CONNECTIONS_MAX)
             .post_create(Hook::async_fn(|client: &mut ClientWrapper, _| {
                 Box::pin(async { client.batch_execute(SESSION).await.map_err(HookError::Backend) })
             }))
             .build()
             .context("building the connection pool")?;
-        Ok(Outbox { pool, call_timeout })
+        Ok(Outbox { pool, database, call_timeout })
     }
 
-    /// Brings the schema up to date. Several sidecars that start together do so one after the other.
-    pub async fn migrate(&self) -> Result<()> {
-        let connection = self.connection().await?;
-        // Detached from the pool: closing it gives the lock back whatever happens in between.
-        let mut client = Object::take(connection);
-        let lock = async {
-            // A migration may read whole tables.
-            client.batch_execute("reset enable_seqscan; reset jit").await?;
-            client.execute("select pg_advisory_lock($1)", &[&MIGRATION_LOCK]).await
-        };
-        tokio::time::timeout(self.call_timeout, lock)
-            .await
-            .context("another sidecar is applying the migrations, or PostgreSQL does not answer")??;
-        // No deadline here: on a large table it takes what it takes, and an end in the middle would only
-        // begin it anew.
-        migrations::migrations::runner().run_async(&mut *client).await.context("applying the migrations")?;
-        Ok(())
+    /// How to connect to the database otherwise.
+    pub fn database(&self) -> &tokio_postgres::Config {
+        &self.database
     }
 
     /// The rows of a gap, oldest first. If there are too many to load at once, the gap is cut to
@@ -173,6 +156,11 @@ impl Outbox {
         keep(self.timed(call).await, client).context("loading the partitions' positions")
     }
 
+    /// Where reading back begins, of the partitions that are not new to this database.
+    pub async fn positions(&self, topic: &str) -> Result<BTreeMap<u32, i64>> {
+        Ok(self.known(topic).await?.positions)
+    }
+
     /// Where reading a partition back begins: at `end`, if the partition is new to this database.
     pub async fn position(&self, topic: &str, partition: u32, end: i64) -> Result<i64> {
         let client = self.connection().await?;
@@ -198,9 +186,9 @@ impl Outbox {
     }
 
     /// Tells the sidecar that publishes that there is something in the outbox, which may be old.
-    pub async fn wake_publisher(&self, topic: &str, may_be_old: bool) -> Result<()> {
+    pub async fn wake_publisher(&self, may_be_old: bool) -> Result<()> {
         let client = self.connection().await?;
-        let call = async { leader::wake_publisher(&client, topic, may_be_old).await };
+        let call = async { leader::wake_publisher(&client, may_be_old).await };
         keep(self.timed(call).await, client).context("waking the publisher")
     }
 
@@ -250,6 +238,16 @@ impl Outbox {
     }
 }
 
+/// How to connect to the database. Of several servers the one that takes writes is meant, unless the URL says otherwise.
+fn database_config(database_url: &str) -> Result<tokio_postgres::Config> {
+    let mut config: tokio_postgres::Config = database_url.parse().context("parsing DATABASE_URL")?;
+    config.application_name("kafka-sidecar");
+    if config.get_hosts().len() > 1 && !database_url.contains("target_session_attrs") {
+        config.target_session_attrs(TargetSessionAttrs::ReadWrite);
+    }
+    Ok(config)
+}
+
 #[derive(Debug, thiserror::Error)]
 #[error("no answer from PostgreSQL within {0:?}")]
 struct NoAnswer(Duration);
@@ -285,4 +283,21 @@ fn event(row: &Row) -> Result<Event> {
         cache_stale: true,
         payload: RawValue::from_string(row.try_get(3)?).context("a payload that is not JSON")?,
     })
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn of_several_servers_the_one_that_takes_writes_is_chosen() {
+        for (url, expected) in [
+            ("postgres://u@a/d", TargetSessionAttrs::Any),
+            ("postgres://u@a,b/d", TargetSessionAttrs::ReadWrite),
+            ("host=a,b user=u", TargetSessionAttrs::ReadWrite),
+            ("postgres://u@a,b/d?target_session_attrs=any", TargetSessionAttrs::Any),
+        ] {
+            assert_eq!(database_config(url).unwrap().get_target_session_attrs(), expected, "{url}");
+        }
+    }
 }

@@ -60,7 +60,7 @@ pub async fn run(config: &Config, command: &Command) -> Result<()> {
         }
     };
     if !done.is_empty() {
-        outbox.wake_publisher(&config.kafka_topic, true).await?;
+        outbox.wake_publisher(true).await?;
     }
     let not_parked: Vec<String> =
         named.iter().filter(|id| !done.contains(id)).map(ToString::to_string).collect();

@@ -97,6 +97,11 @@ pub fn check(partition: u32) -> String {
     format!("partition {partition}")
 }
 
+/// Whether a health check is a lane's.
+pub fn is_check(name: &str) -> bool {
+    name.starts_with("partition ")
+}
+
 impl Publisher {
     /// Runs until it is told to close and has nothing left.
     pub async fn run(mut self) {

@@ -19,8 +19,8 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::kafka::{Kafka, Partition, Read};
-use crate::outbox::{Outbox, Seen};
-use crate::partition;
+use crate::layout::Layouts;
+use crate::outbox::{Outbox, Seen, WrongTopic};
 use crate::read_back::{self, OnRecord};
 use ledger::{Ledger, Row, Snapshot};
 
@@ -58,11 +58,15 @@ enum Kind {
 /// When the database or the topic cannot be read. What is found is no error: it is printed, and 1 is the exit code.
 pub async fn run(config: Config) -> Result<ExitCode> {
     let outbox = Outbox::new(config.database_url.expose(), config.database_timeout)?;
+    if let Some(registered) = outbox.topic().await? {
+        WrongTopic::check(&config.kafka_topic, &registered)?;
+    }
     let config = Arc::new(config);
     let kafka = Kafka::new(Arc::clone(&config));
     let partitions = kafka.count_partitions().await?;
     let snapshot = look(&outbox, None).await?;
-    let mut ledger = Ledger::default();
+    let layouts = Layouts::new(outbox.layouts(&config.kafka_topic).await?, partitions);
+    let mut ledger = Ledger::new(layouts.clone());
     let mut readings = Vec::new();
     for index in 0..partitions {
         let client = kafka.partition(index).await?;
@@ -70,13 +74,18 @@ pub async fn run(config: Config) -> Result<ExitCode> {
         ledger.begins(index, next_offset);
         readings.push(Reading { client, next_offset, is_stopped: false });
     }
-    read_to_the_end(&mut readings, &mut ledger).await?;
+    // What an older layout placed was there before: a task's records are taken in the order of time.
+    for next in layouts.changes() {
+        let until = |partition| Some(next.begin_offset(partition));
+        read_on(&mut readings, &mut ledger, &layouts, until).await?;
+    }
+    read_on(&mut readings, &mut ledger, &layouts, |_| None).await?;
     ledger.compare(&snapshot);
     let doubtful = ledger.unknown_to(&snapshot);
     if !doubtful.is_empty() {
         let tasks: Vec<Uuid> = doubtful.keys().copied().collect();
         let later = look(&outbox, Some(&tasks)).await?;
-        read_to_the_end(&mut readings, &mut ledger).await?;
+        read_on(&mut readings, &mut ledger, &layouts, |_| None).await?;
         ledger.compare_again(&doubtful, &later);
     }
     println!(
@@ -105,11 +114,16 @@ async fn look(outbox: &Outbox, of: Option<&[Uuid]>) -> Result<Snapshot> {
     Ok(Snapshot { tasks, outbox: rows })
 }
 
-/// Reads every partition to where it ends now.
-async fn read_to_the_end(readings: &mut [Reading], ledger: &mut Ledger) -> Result<()> {
-    let count = readings.len() as u32;
+/// Reads every partition to where it ends now, but not beyond `until`.
+async fn read_on(
+    readings: &mut [Reading],
+    ledger: &mut Ledger,
+    layouts: &Layouts,
+    until: impl Fn(u32) -> Option<i64>,
+) -> Result<()> {
     for (index, Reading { client, next_offset, is_stopped }) in (0..).zip(readings) {
         let end = client.end().await?;
+        let end = until(index).map_or(end, |until| until.min(end));
         while *next_offset < end && !*is_stopped {
             match read(client, *next_offset).await? {
                 Stretch::Gone { earliest } => {
@@ -125,12 +139,14 @@ async fn read_to_the_end(readings: &mut [Reading], ledger: &mut Ledger) -> Resul
                     *is_stopped = true;
                 }
                 Stretch::Records(records) => {
-                    for RecordAndOffset { record, offset } in &records {
+                    for RecordAndOffset { record, offset } in
+                        records.iter().filter(|record| record.offset < end)
+                    {
                         ledger.void(index, u64::try_from(offset - *next_offset).unwrap_or(0));
                         *next_offset = offset + 1;
                         match kind(record) {
                             Kind::Ours(event) => {
-                                let home = partition::of_task(event.task_id, count);
+                                let home = layouts.home_at(event.task_id, index, *offset);
                                 ledger.take(&event, index, *offset, home);
                             }
                             Kind::Misplaced(event) => {
@@ -138,6 +154,10 @@ async fn read_to_the_end(readings: &mut [Reading], ledger: &mut Ledger) -> Resul
                             }
                             Kind::Foreign => ledger.foreign += 1,
                         }
+                    }
+                    if records.last().is_none_or(|last| last.offset >= end) {
+                        ledger.void(index, u64::try_from(end - *next_offset).unwrap_or(0));
+                        *next_offset = end;
                     }
                 }
             }

@@ -30,6 +30,10 @@ mod parked; // the broker refuses an event
 mod verify; // topic against database
 mod standbys; // or four of them
 mod positions; // what the sidecar knew of the topic is no longer so
+mod topology; // the topic gets other partitions
+mod outbox_topic; // or another name
+mod versions; // the schema is older or newer than the sidecar
+mod session; // or not where the lock is
 mod restore; // the database is of another time
 mod lost_commits; // or has lost its last changes
 mod chaos; // all of it, under faults

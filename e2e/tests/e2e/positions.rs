@@ -3,7 +3,7 @@ use e2e::{Deployment, LIMIT, Told, eventually};
 use rskafka::client::partition::{OffsetAt, UnknownTopicHandling};
 use serde_json::json;
 
-const DELETE_TIMEOUT_MS: i32 = 30_000;
+pub(crate) const DELETE_TIMEOUT_MS: i32 = 30_000;
 
 /// What retention does, at once: nothing that is on the topic now can be read any more. Gives the number of
 /// records that went.
@@ -22,7 +22,7 @@ async fn delete_records(deployment: &Deployment) -> Result<i64> {
 }
 
 /// Waits until the broker has forgotten the topic, which may take a moment.
-async fn delete_topic(deployment: &Deployment) -> Result<()> {
+pub(crate) async fn delete_topic(deployment: &Deployment) -> Result<()> {
     let kafka = deployment.kafka().await?;
     kafka.controller_client()?.delete_topic(&deployment.topic, DELETE_TIMEOUT_MS).await?;
     eventually("the topic is gone", async || {
@@ -33,7 +33,7 @@ async fn delete_topic(deployment: &Deployment) -> Result<()> {
 }
 
 /// Three versions of a new task, nobody there to publish them.
-async fn change(deployment: &Deployment, told: &mut Told) -> Result<()> {
+pub(crate) async fn change(deployment: &Deployment, told: &mut Told) -> Result<()> {
     let task = deployment.api.create(&json!({ "title": "a" })).await?;
     told.note(&task)?;
     let id = task["id"].as_str().context("an id")?;
@@ -44,7 +44,7 @@ async fn change(deployment: &Deployment, told: &mut Told) -> Result<()> {
 }
 
 /// What stands on the topic that is there now, read from its beginning.
-async fn are_on_the_topic(deployment: &Deployment, told: &Told) -> Result<()> {
+pub(crate) async fn are_on_the_topic(deployment: &Deployment, told: &Told) -> Result<()> {
     let enough = told.events();
     let topic = deployment.topic_reader().await?;
     let records = topic.wait_for(|records| records.len() >= enough, LIMIT).await?;

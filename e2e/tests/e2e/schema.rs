@@ -12,7 +12,7 @@ async fn every_statement_fits_the_migrated_schema() -> Result<()> {
     deployment.sidecar_is_ready().await?;
     let database = deployment.database().await?;
     let mut statements = 0;
-    for directory in ["src/store", "sidecar/src/outbox"] {
+    for directory in ["src/store", "sidecar/src/outbox", "sidecar/src/leader"] {
         for file in std::fs::read_dir(repository::root().join(directory))? {
             let path = file?.path();
             if path.extension().is_none_or(|extension| extension != "sql") {

@@ -25,13 +25,13 @@ async fn publishers(sidecars: &[Deployment]) -> Result<Vec<usize>> {
 
 /// Sessions that hold the publisher's lock of this database.
 async fn lock_holders(deployment: &Deployment) -> Result<i64> {
-    let holders = "select count(*) from pg_locks where locktype = 'advisory' and granted
+    let holders = "select count(distinct pid) from pg_locks where locktype = 'advisory' and granted
                    and database = (select oid from pg_database where datname = current_database())";
     Ok(deployment.database().await?.query_one(holders, &[]).await?.get(0))
 }
 
 /// Creates tasks and changes each a few times, until it is told to stop.
-fn write(api: Api, stop: Arc<AtomicBool>) -> JoinHandle<Result<Told>> {
+pub(crate) fn write(api: Api, stop: Arc<AtomicBool>) -> JoinHandle<Result<Told>> {
     tokio::spawn(async move {
         let mut told = Told::default();
         while !stop.load(Ordering::Relaxed) {

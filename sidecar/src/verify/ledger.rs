@@ -10,6 +10,7 @@ use contract::EventType;
 use uuid::Uuid;
 
 use super::findings::{Finding, Findings};
+use crate::layout::Layouts;
 use crate::read_back::OnRecord;
 
 /// The newest versions of a task of which the ids are kept, to tell a repetition from another
@@ -102,9 +103,15 @@ pub struct Ledger {
     /// Of the tasks that have any.
     holes: HashMap<Uuid, Vec<Hole>>,
     partitions: BTreeMap<u32, Partition>,
+    layouts: Layouts,
 }
 
 impl Ledger {
+    /// Of a topic with these layouts.
+    pub fn new(layouts: Layouts) -> Ledger {
+        Ledger { layouts, ..Ledger::default() }
+    }
+
     /// The partition's first record is at this offset.
     pub fn begins(&mut self, partition: u32, earliest: i64) {
         self.partitions.entry(partition).or_default().is_cut |= earliest > 0;
@@ -143,7 +150,7 @@ impl Ledger {
             self.misplaced(task_id, version, partition, offset);
         }
         let is_deletion = event_type == EventType::TaskDeleted;
-        let is_cut = self.partitions.get(&home).is_some_and(|home| home.is_cut);
+        let is_cut = self.homes(task_id).is_cut;
         let Partition { void, skipped, .. } = *self.partitions.entry(partition).or_default();
         let id = fingerprint(id);
         let told = self.told.entry(task_id).or_insert_with(|| {
@@ -210,6 +217,19 @@ impl Ledger {
         }
     }
 
+    /// What is known of the partitions where records of a task may be, of all of them together.
+    fn homes(&self, task_id: Uuid) -> Partition {
+        let mut all = Partition::default();
+        let homes = self.layouts.homes(task_id).filter_map(|home| self.partitions.get(&home));
+        for Partition { is_cut, skipped, unread, .. } in homes {
+            all.is_cut |= is_cut;
+            // The versions after the newest are in the last one.
+            all.skipped = *skipped;
+            all.unread = unread.clone().or(all.unread);
+        }
+        all
+    }
+
     /// A record that is not where its task's should be, or not under its key.
     pub fn misplaced(&mut self, task_id: Uuid, version: u64, partition: u32, offset: i64) {
         self.findings.add(Finding::Misplaced { task_id, version, partition, offset });
@@ -247,9 +267,7 @@ impl Ledger {
             let is_silent = told.is_none();
             if on_topic < newest {
                 let lost = on_topic + 1..=newest;
-                let partitions = self.partitions.keys().next_back().map_or(1, |last| last + 1);
-                let home = crate::partition::of_task(task_id, partitions);
-                let home = self.partitions.get(&home).cloned().unwrap_or_default();
+                let home = self.homes(task_id);
                 // Compaction keeps the newest record of each key, so this is not its doing.
                 let is_checked = home.unread.is_none()
                     && !(is_silent && home.is_cut)
@@ -392,7 +410,7 @@ impl fmt::Display for Ledger {
                 )?;
             }
             if let Some((from, reason)) = unread {
-                writeln!(f, "not read      partition {index} from offset {from} on: {reason}")?;
+                writeln!(f, "not checked   partition {index} from offset {from} on: {reason}")?;
             }
         }
         if self.unchecked > 0 {
@@ -412,7 +430,7 @@ mod tests {
 
     /// Feeds versions of tasks, the last of them a deletion if it is negative, in a topic of one partition.
     fn ledger(records: &[(u128, i64)]) -> Ledger {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(Layouts::new(Vec::new(), 1));
         ledger.begins(0, 0);
         for (offset, (task, version)) in (0..).zip(records) {
             ledger.take(&record(*task, *version), 0, offset, 0);
@@ -544,7 +562,7 @@ mod tests {
 
     #[test]
     fn a_record_in_the_wrong_partition_is_misplaced() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(Layouts::new(Vec::new(), 2));
         ledger.begins(1, 0);
         ledger.take(&record(1, 1), 1, 7, 0);
         let misplaced =
@@ -567,7 +585,7 @@ mod tests {
 
     #[test]
     fn what_retention_removed_is_not_missing() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(Layouts::new(Vec::new(), 1));
         ledger.begins(0, 10);
         for (offset, version) in [(10, 4), (11, 6)] {
             ledger.take(&record(1, version), 0, offset, 0);
@@ -609,7 +627,7 @@ mod tests {
         assert_eq!(found(&mut ledger, &snapshot(&[(1, 3), (2, 1)], &[])), NOTHING);
         assert_eq!((ledger.unchecked, ledger.is_read()), (3, false));
         let said = ledger.to_string();
-        assert!(said.starts_with("not read      partition 0 from offset 1 on: no light"), "{said}");
+        assert!(said.starts_with("not checked   partition 0 from offset 1 on: no light"), "{said}");
     }
 
     #[test]

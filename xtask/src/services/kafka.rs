@@ -50,13 +50,18 @@ pub(super) struct Proxied {
 impl Kafka {
     /// Keeps its data in `dir`, which must lie in `repository::data_dir()`. `None`: a free port.
     pub async fn start(version: KafkaVersion, dir: &Path, port: Option<u16>) -> Result<Kafka> {
-        Kafka::start_with(version, dir, port, None).await
+        Kafka::start_with(version, dir, port, None, "").await
+    }
+
+    /// On a free port, with more lines of `server.properties`; the last one of a name counts.
+    pub async fn start_with_settings(version: KafkaVersion, dir: &Path, settings: &str) -> Result<Kafka> {
+        Kafka::start_with(version, dir, None, None, settings).await
     }
 
     /// On free ports, and with a second listener for the proxy that clients find at the port `proxy`.
     pub async fn start_behind(proxy: u16, version: KafkaVersion, dir: &Path) -> Result<Kafka> {
         let proxied = Proxied { port: Port::free()?, advertised: proxy };
-        Kafka::start_with(version, dir, None, Some(proxied)).await
+        Kafka::start_with(version, dir, None, Some(proxied), "").await
     }
 
     async fn start_with(
@@ -64,6 +69,7 @@ impl Kafka {
         dir: &Path,
         port: Option<u16>,
         proxied: Option<Proxied>,
+        settings: &str,
     ) -> Result<Kafka> {
         let class_path = format!("{}/jars/*", fetched(version.set()).await?.display());
         repository::create_dir(dir)?;
@@ -76,8 +82,10 @@ impl Kafka {
             KafkaVersion::V4_4 => {
                 let controller = Port::free()?;
                 let configuration = dir.join("server.properties");
-                let write =
-                    |port| write(&configuration, &kraft(dir, port, controller.number(), proxied.as_ref()));
+                let write = |port| {
+                    let properties = kraft(dir, port, controller.number(), proxied.as_ref());
+                    write(&configuration, &format!("{properties}{settings}\n"))
+                };
                 if !dir.join("data/meta.properties").is_file() {
                     write(port.unwrap_or(1))?; // formatting wants a port and does not use it
                     format(java(HEAP), &configuration).await?;
@@ -112,7 +120,8 @@ impl Kafka {
                 let zookeeper = Service::start(None, dir, recipe).await?;
                 let recipe = |port: u16| {
                     let configuration = dir.join("server.properties");
-                    write(&configuration, &with_zookeeper(dir, port, zookeeper.port(), proxied.as_ref()))?;
+                    let properties = with_zookeeper(dir, port, zookeeper.port(), proxied.as_ref());
+                    write(&configuration, &format!("{properties}{settings}\n"))?;
                     let mut command = java(HEAP);
                     command.arg("kafka.Kafka").arg(&configuration);
                     Ok(broker(command, dir, port))
