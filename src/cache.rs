@@ -1,17 +1,19 @@
 //! What readers may see without asking PostgreSQL: never an older state than a finished write left.
 //!
-//! What is cached is a field of a hash: each list a field of one hash, each task alone in its own. A
-//! reader that misses plants a lease in the hash before it asks PostgreSQL, and stores its answer only
-//! if that lease is still there. A write deletes the hashes that it makes stale, and their leases with
-//! them: what was read before it can not be stored after it, however slow the reader, and not even
-//! after Redis has forgotten everything in between, which comparing versions would not notice.
+//! What is cached is a field of a hash: each list a field of one hash, each task alone in its own.
+//! A reader that misses plants a lease in the hash before it asks PostgreSQL, and stores its answer
+//! only if that lease is still there. A write deletes the hashes that it makes stale, and their
+//! leases with them: what was read before it can not be stored after it, however slow the reader,
+//! and not even after Redis has forgotten everything in between, which comparing versions would not
+//! notice.
 //!
-//! A look-up is a script that also deletes a key: a Redis that would refuse an invalidation refuses the look-up. Each hash
-//! names its owner, the deployment and the history of the primary that it was filled on. So neither a snapshot, nor a
-//! promoted replica, nor another deployment's answers are read.
+//! A look-up is a script that also deletes a key: a Redis that would refuse an invalidation refuses
+//! the look-up. Each hash names its owner, the deployment and the history of the primary that it
+//! was filled on. So neither a snapshot, nor a promoted replica, nor another deployment's answers
+//! are read.
 //!
-//! Redis is never needed: whatever fails here, readers go to PostgreSQL, and an invalidation that failed
-//! travels with the event to the sidecar, which repeats it.
+//! Redis is never needed: whatever fails here, readers go to PostgreSQL, and an invalidation that
+//! failed travels with the event to the sidecar, which repeats it.
 
 use std::cell::{Cell, RefCell};
 use std::rc::Rc;
@@ -51,9 +53,10 @@ pub struct Cache {
     /// Kept for the life of the instance, since Spin opens a TCP connection at each `open`.
     connection: RefCell<Option<Rc<Connection>>>,
     opening: Together<(), Result<Rc<Connection>, RedisError>>,
-    /// After a failure no reader asks until then, and whoever asks next opens a connection: the server may be a replica
-    /// now. So a hung Redis costs one reader its wait, and one that refuses everything costs a connection a pause.
-    /// Writers ask all the same: others may be reading what they have to invalidate.
+    /// After a failure no reader asks until then, and whoever asks next opens a connection: the
+    /// server may be a replica now. So a hung Redis costs one reader its wait, and one that refuses
+    /// everything costs a connection a pause. Writers ask all the same: others may be reading what
+    /// they have to invalidate.
     paused_until: Cell<Option<Instant>>,
     /// So that the log tells when Redis goes and comes, and not of every command.
     failing: Cell<bool>,
@@ -121,8 +124,9 @@ impl Cache {
         }
     }
 
-    /// Invalidates the lists and these tasks: to be called before the response of every write, with the tasks that were
-    /// there before it, and also when it cannot be said whether the write took place.
+    /// Invalidates the lists and these tasks: to be called before the response of every write, with
+    /// the tasks that were there before it, and also when it cannot be said whether the write took
+    /// place.
     pub async fn drop_stale(&self, changed: &[Uuid]) -> Dropped {
         let tasks = changed.iter().map(|id| self.prefix.task_key(*id));
         let keys = std::iter::once(self.prefix.lists_key()).chain(tasks).map(binary).collect();
@@ -303,8 +307,9 @@ impl CacheError {
     }
 }
 
-/// Whether the server said so. Spin hands over its client's text: `An error was signalled by the server - ReadOnly: …`
-/// where the client knows the code, `OOM: …` with the code itself where it does not, and what the system says otherwise.
+/// Whether the server said so. Spin hands over its client's text: `An error was signalled by the
+/// server - ReadOnly: …` where the client knows the code, `OOM: …` with the code itself where it
+/// does not, and what the system says otherwise.
 fn is_reply(error: &RedisError) -> bool {
     match error {
         RedisError::Other(text) => {
@@ -317,8 +322,9 @@ fn is_reply(error: &RedisError) -> bool {
     }
 }
 
-/// What tells deployments apart: where the database is, as whom it is used, and the secret shared with the sidecar. Not the
-/// password of the database: whoever reads Redis could guess it at leisure.
+/// What tells deployments apart: where the database is, as whom it is used, and the secret shared
+/// with the sidecar. Not the password of the database: whoever reads Redis could guess it at
+/// leisure.
 fn deployment(database_url: &str, sidecar_token: &str) -> String {
     let address = database_url.split('?').next().unwrap_or_default();
     let (credentials, place) = address.rsplit_once('@').unwrap_or(("", address));

@@ -36,7 +36,8 @@ pub struct Forwarder {
     timeout: Duration,
     waiting: RefCell<Vec<Event>>,
     running: Cell<bool>,
-    /// Events that were left to the sweep without being sent, and of which the sidecar does not know yet.
+    /// Events that were left to the sweep without being sent, and of which the sidecar does not
+    /// know yet.
     dropped: Cell<u64>,
     /// So that the log tells when the sidecar goes and comes, and not of every event.
     failing: Cell<bool>,

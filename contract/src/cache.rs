@@ -1,5 +1,6 @@
-//! What is cached in Redis: the names of the keys, and the scripts that read and fill them. The component
-//! fills and invalidates them; the sidecar repeats an invalidation that failed, so both must mean the same keys.
+//! What is cached in Redis: the names of the keys, and the scripts that read and fill them. The
+//! component fills and invalidates them; the sidecar repeats an invalidation that failed, so both
+//! must mean the same keys.
 //!
 //! All keys of a deployment have one hash tag, so that a cluster keeps them in one slot.
 
@@ -17,7 +18,8 @@ pub static FIND: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("c
 /// Stores an answer under the lease that `FIND` gave.
 pub static STORE: LazyLock<Script> = LazyLock::new(|| Script::new(include_str!("cache/store.lua")));
 
-/// A script, and the digest by which a server that has run it knows it. By its text each call costs the server 4 µs more.
+/// A script, and the digest by which a server that has run it knows it. By its text each call costs
+/// the server 4 µs more.
 pub struct Script {
     pub text: &'static str,
     pub sha1: String,

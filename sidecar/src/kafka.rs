@@ -224,9 +224,7 @@ impl Partition {
         let produce = async {
             match self.client.produce(records, Compression::NoCompression).await {
                 Ok(offsets) => Ok(Produced::Acked(offsets)),
-                Err(Error::ServerError { protocol_error, .. })
-                    if protocol_error == ProtocolError::InvalidTimestamp =>
-                {
+                Err(Error::ServerError { protocol_error: ProtocolError::InvalidTimestamp, .. }) => {
                     Ok(Produced::BadTimestamp)
                 }
                 Err(Error::ServerError { protocol_error, error_message, .. }) if is_final(protocol_error) => {

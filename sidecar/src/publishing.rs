@@ -26,7 +26,6 @@ use crate::sweep::{Sweep, Wake};
 use crate::topology::{Change, Topology};
 use crate::{prune, removal};
 
-
 /// The wait before a step of the start that failed is repeated; it is repeated until it succeeds.
 const START_RETRY_INTERVAL: Duration = Duration::from_millis(500);
 

@@ -18,8 +18,9 @@ use crate::metrics::Metrics;
 /// For connecting and for each command.
 const REDIS_TIMEOUT: Duration = Duration::from_secs(1);
 
-/// The wait before a failed repair is repeated, on a connection of its own: the address may lead to another server now. It
-/// is repeated until it succeeds and never less often, because a Redis that comes back is read from at once.
+/// The wait before a failed repair is repeated, on a connection of its own: the address may lead to
+/// another server now. It is repeated until it succeeds and never less often, because a Redis that
+/// comes back is read from at once.
 const RETRY_INTERVAL: Duration = Duration::from_millis(200);
 
 /// Tasks to be dropped one by one; when there are more, all of them are.

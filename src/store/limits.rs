@@ -1,13 +1,15 @@
-//! What the server itself ends: a statement that its guest gave up would otherwise hold its session for as long as it
-//! waits, and take effect when nobody expects it any more.
+//! What the server itself ends: a statement that its guest gave up would otherwise hold its session
+//! for as long as it waits, and take effect when nobody expects it any more.
 //!
-//! The limits are options of the session, because the host resets everything else when it hands a connection out. They
-//! bound every statement in the same way, so no `client_connection_check_interval` is needed: not every server has it.
+//! The limits are options of the session, because the host resets everything else when it hands a
+//! connection out. They bound every statement in the same way, so no
+//! `client_connection_check_interval` is needed: not every server has it.
 
 use std::time::Duration;
 
-/// The URL, with limits for each statement: as long as the guest waits, and two fifths of that for a lock, so that the
-/// server's refusal comes while the guest still waits for it. The operator's own options come last and win.
+/// The URL, with limits for each statement: as long as the guest waits, and two fifths of that for
+/// a lock, so that the server's refusal comes while the guest still waits for it. The operator's
+/// own options come last and win.
 pub fn with_limits(database_url: &str, timeout: Duration) -> String {
     let (address, query) = database_url.split_once('?').unwrap_or((database_url, ""));
     let (mut options, mut others) = (Vec::new(), Vec::new());

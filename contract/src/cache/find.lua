@@ -1,11 +1,12 @@
 -- Looks an answer up and, if there is none, says under which lease it may be stored.
 --
--- KEYS: the hash; a key that never exists. ARGV: the deployment, the field, a new lease, seconds to live.
--- Returns the answer alone; or the lease, nil if Redis is full and evicts nothing, and 1 if another deployment uses the
--- same keys.
+-- KEYS: the hash; a key that never exists. ARGV: the deployment, the field, a new lease, seconds to
+-- live. Returns the answer alone; or the lease, nil if Redis is full and evicts nothing, and 1 if
+-- another deployment uses the same keys.
 
--- What is cached lives as long as this primary's history: a restart from a snapshot and a promotion both give the server
--- another replication id. A writable replica would keep invalidations to itself.
+-- What is cached lives as long as this primary's history: a restart from a snapshot and a promotion
+-- both give the server another replication id. A writable replica would keep invalidations to
+-- itself.
 local replication = redis.call('INFO', 'replication')
 local history = string.match(replication, 'master_replid:(%x+)')
 if not history or not string.find(replication, 'role:master', 1, true) then

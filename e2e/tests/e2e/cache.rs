@@ -1,6 +1,7 @@
 use anyhow::Result;
-use e2e::{Deployment, eventually};
+use e2e::{Deployment, Services, answer, eventually};
 use redis::AsyncCommands as _;
+use reqwest::StatusCode;
 use serde_json::json;
 
 #[tokio::test(flavor = "multi_thread")]
@@ -69,5 +70,53 @@ async fn readers_and_writers_at_once_never_see_an_older_list_than_a_finished_wri
         writer.await??;
     }
     assert_eq!(deployment.api.list("?limit=100").await?.len(), 80);
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn deployments_with_one_prefix_never_share_an_answer() -> Result<()> {
+    let one = Deployment::start().await?;
+    let mut other = Deployment::prepare(&Services::shared()?).await?;
+    other.cache_key_prefix.clone_from(&one.cache_key_prefix);
+    other.start_sidecar(&[])?;
+    other.sidecar_is_ready().await?;
+    other.start_application().await?;
+    let task = one.api.create(&json!({ "title": "of one" })).await?;
+    one.outbox_is_empty().await?;
+    let redis = one.redis().await?;
+    let lists = format!("{{{}}}:lists", one.cache_key_prefix);
+    for _ in 0..20 {
+        eventually("the list is in the cache", async || {
+            assert_eq!(one.api.list("").await?, std::slice::from_ref(&task));
+            let cached: bool = redis.clone().hexists(&lists, "sort=-created_at&limit=20").await?;
+            Ok(cached.then_some(()))
+        })
+        .await?;
+        assert!(other.api.list("").await?.is_empty());
+    }
+    assert!(other.component_log()?.contains("another deployment uses the same keys"));
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn cached_lists_are_bounded_in_bytes() -> Result<()> {
+    const BYTES_MAX: usize = 8 * 1024 * 1024;
+    let deployment = Deployment::start().await?;
+    let description = "\u{1f4dd}".repeat(10_000);
+    let batch: Vec<_> = (0..20).map(|_| json!({ "title": "large", "description": description })).collect();
+    for _ in 0..5 {
+        let created = answer(deployment.api.post("/api/tasks:batch").json(&batch)).await?;
+        assert_eq!(created.status, StatusCode::CREATED);
+    }
+    deployment.outbox_is_empty().await?;
+    // 2 to 4 MB each.
+    for limit in (50..=100).step_by(5) {
+        assert_eq!(deployment.api.list(&format!("?limit={limit}")).await?.len(), limit);
+    }
+    let mut redis = deployment.redis().await?;
+    let lists = format!("{{{}}}:lists", deployment.cache_key_prefix);
+    let values: Vec<Vec<u8>> = redis::cmd("HVALS").arg(&lists).query_async(&mut redis).await?;
+    let bytes: usize = values.iter().map(Vec::len).sum();
+    assert!((BYTES_MAX / 4..=BYTES_MAX).contains(&bytes), "{bytes} bytes");
     Ok(())
 }
