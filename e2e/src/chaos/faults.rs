@@ -173,13 +173,10 @@ impl Fault {
     /// While it lasts, and until the sidecar has made up for it, what is written then may be read as it was before. Of a Redis
     /// that comes back as it was, or that only refuses to write, less is excused: see `world.rs`.
     pub fn loses_invalidations(self) -> bool {
-        match self {
-            Fault::RedisKilled
-            | Fault::RedisFlushed
-            | Fault::RedisPaused
-            | Fault::On(Link::HostToRedis, _) => true,
-            _ => false,
-        }
+        matches!(
+            self,
+            Fault::RedisKilled | Fault::RedisFlushed | Fault::RedisPaused | Fault::On(Link::HostToRedis, _)
+        )
     }
 
     /// It cannot strike together with the other one.

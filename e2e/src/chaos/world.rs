@@ -88,7 +88,7 @@ pub struct World {
 }
 
 enum Brokers {
-    One(Kafka),
+    One(Box<Kafka>),
     Several(KafkaCluster),
 }
 
@@ -334,7 +334,8 @@ impl World {
     /// In one partition or in all.
     async fn hold_transaction(&self, strike: &Strike, excuses: &mut Excuses) -> Result<()> {
         let partitions = self.partitions.load(Ordering::Relaxed) as usize;
-        let partition = (strike.choice / 6 % 2 == 0).then_some((strike.choice / 12 % partitions) as i32);
+        let partition =
+            (strike.choice / 6).is_multiple_of(2).then_some((strike.choice / 12 % partitions) as i32);
         let open = hold_transaction(&self.bootstrap, &self.topic, partition, strike.lasts, strike.end());
         let hidden = open.await?;
         excuses.markers_max = MARKERS_MAX;
@@ -528,7 +529,7 @@ impl Brokers {
         if let [proxy] = proxies {
             let kafka = Kafka::start_behind(proxy.port(), version, dir).await?;
             proxy.lead_to(kafka.proxied_port().context("started behind a proxy")?);
-            return Ok(Brokers::One(kafka));
+            return Ok(Brokers::One(Box::new(kafka)));
         }
         ensure!(version == KafkaVersion::V4_4, "several brokers there are only of Kafka 4.4");
         let ports: Vec<_> = proxies.iter().map(Proxy::port).collect();
