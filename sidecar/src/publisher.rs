@@ -90,6 +90,8 @@ enum Step {
     Progress,
     /// A step on the way, which the next one may turn out to have been in vain.
     Attempt,
+    /// The broker answers, and events of unknown fate wait on purpose.
+    Waiting,
 }
 
 /// The name of a lane's health check.
@@ -131,6 +133,9 @@ impl Publisher {
                     backoff = BACKOFF_MIN;
                 }
                 Ok(Step::Attempt) => {}
+                Ok(Step::Waiting) => {
+                    self.health.note(&check, None);
+                }
                 Err(error) => {
                     // A request of unknown fate may be under way on that connection; nothing of it is
                     // used again.
@@ -352,13 +357,17 @@ impl Publisher {
     async fn prove(&mut self, lane: &mut Lane, client: &Partition) -> Result<Step> {
         let until = self.state.doubt_until.unwrap_or_else(Instant::now);
         if Instant::now() < until && !self.closing.is_cancelled() {
+            let until = until.min(Instant::now() + PROBE_INTERVAL);
+            let end = self.meanwhile(lane, client.stable_end()).await?;
+            debug!(partition = self.partition, end, "waiting for an event that is surely new");
+            self.health.note(&check(self.partition), None);
             tokio::select! {
                 Some(offered) = self.offers.recv() => self.take_in(lane, offered),
                 () = self.closing.cancelled() => {}
                 () = tokio::time::sleep_until(until.into()) => {}
             }
             self.take_in_all(lane);
-            return Ok(Step::Attempt);
+            return Ok(Step::Waiting);
         }
         if self.closing.is_cancelled() {
             // They are in the outbox, and the next sidecar finds out what became of them.

@@ -38,6 +38,7 @@ async fn sidecars_that_start_together_apply_the_migrations_one_after_the_other()
     let mut one = Deployment::prepare(&services).await?;
     let mut other = Deployment::prepare(&services).await?;
     other.database_url.clone_from(&one.database_url);
+    other.topic.clone_from(&one.topic);
     one.start_sidecar(&[])?;
     other.start_sidecar(&[])?;
     one.sidecar_is_ready().await?;

@@ -120,6 +120,7 @@ async fn killed_after_a_create(settings: &[(&str, &str)]) -> Result<()> {
     replicated.create_unreplicated().await?;
     replicated.deployment.kill_sidecar().await?;
     start_sidecar(&mut replicated.deployment, &replicated.leader, settings)?;
+    replicated.deployment.sidecar_is_ready().await?;
     replicated.give_a_chance_to_repeat().await?;
     replicated.each_event_is_there_once().await
 }
@@ -150,6 +151,8 @@ async fn new_events_go_while_an_older_one_is_not_replicated() -> Result<()> {
     replicated.deployment.kill_sidecar().await?;
     let settings = [("KAFKA_TIMEOUT_MS", "3000")];
     start_sidecar(&mut replicated.deployment, &replicated.leader, &settings)?;
+    // What is committed from here on, nobody can have sent before.
+    replicated.deployment.sidecar_is_ready().await?;
     let before_bytes = replicated.log_bytes()?;
     replicated.create().await?;
     eventually("the leader has the new event", async || {

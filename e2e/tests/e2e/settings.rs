@@ -12,7 +12,7 @@ async fn settings_that_cannot_be_honoured_end_the_start() -> Result<()> {
         ("DATABASE_URL", tls.as_str(), "sslmode=require"),
         ("REDIS_URL", "rediss://127.0.0.1:6379", "rediss://"),
         ("KAFKA_BOOTSTRAP_SERVERS", "127.0.0.1", "host:port"),
-        ("RUST_LOG", "kafka_sidecar=loud", "invalid filter directive"),
+        ("RUST_LOG", "kafka_sidecar=loud", "parsing level filter"),
     ] {
         deployment.start_sidecar(&[(name, value)])?;
         let sidecar = deployment.sidecar()?;

@@ -54,11 +54,11 @@ async fn nothing_is_wrong_while_writes_go_on() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn what_is_lost_unknown_or_doubled_is_told() -> Result<()> {
+async fn what_is_lost_unknown_or_conflicting_is_told() -> Result<()> {
     let mut deployment = Deployment::start().await?;
     let lost = deployment.api.create(&json!({ "title": "its second event is lost" })).await?;
     let unknown = deployment.api.create(&json!({ "title": "the database forgets it" })).await?;
-    let doubled = deployment.api.create(&json!({ "title": "its event comes twice" })).await?;
+    let conflicting = deployment.api.create(&json!({ "title": "its version has two events" })).await?;
     deployment.outbox_is_empty().await?;
     deployment.kill_sidecar().await?;
 
@@ -73,7 +73,7 @@ async fn what_is_lost_unknown_or_doubled_is_told() -> Result<()> {
              from tasks where id = '{}'",
         id(&lost),
         id(&unknown),
-        id(&doubled)
+        id(&conflicting)
     );
     deployment.database().await?.batch_execute(&damage).await?;
     deployment.start_sidecar(&[])?;
@@ -82,10 +82,10 @@ async fn what_is_lost_unknown_or_doubled_is_told() -> Result<()> {
 
     let (code, report) = verify(&deployment).await?;
     assert_eq!(code, Some(1), "{report}");
-    for kind in ["missing", "unknown", "doubled"] {
+    for kind in ["missing", "unknown", "conflicting"] {
         assert_eq!(found(&report, kind), "1", "{report}");
     }
-    for told in [(&lost, 2), (&unknown, 1), (&doubled, 1)]
+    for told in [(&lost, 2), (&unknown, 1), (&conflicting, 1)]
         .map(|(task, version)| format!("{}, version {version}", id(task)))
     {
         assert!(report.contains(&told), "{report}");

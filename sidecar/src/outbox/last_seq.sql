@@ -1,2 +1,3 @@
--- The last number that a row of the outbox has got. Rows that are inserted later get higher ones.
-select case when is_called then last_value else 0 end from outbox_seq
+-- The last number that a row of the outbox has got, whether or not that row is still there. Rows that
+-- are inserted later get higher ones.
+select outbox_last_seq()
