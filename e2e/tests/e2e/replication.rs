@@ -17,7 +17,7 @@ const REPLICATION: Replication =
     Replication { brokers: 2, in_sync_min: 1, lag_ms_max: 300_000, session_timeout_ms: 300_000 };
 
 /// Time for some requests to be given up, also those to the follower, and for the event to be sent again.
-const CHANCE: Duration = Duration::from_secs(20);
+const CHANCE: Duration = Duration::from_secs(10);
 
 /// Three JVMs for each test are enough for one machine.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());

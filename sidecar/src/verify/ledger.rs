@@ -573,7 +573,7 @@ mod tests {
 
     #[test]
     fn records_of_two_partitions_have_no_order_among_them() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(Layouts::new(Vec::new(), 2));
         for (partition, versions) in [(0, [3, 4]), (1, [1, 2])] {
             ledger.begins(partition, 0);
             for (offset, version) in (0..).zip(versions) {
@@ -596,7 +596,7 @@ mod tests {
 
     #[test]
     fn what_compaction_removed_is_not_missing_but_the_newest_is() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(Layouts::new(Vec::new(), 1));
         ledger.begins(0, 0);
         ledger.void(0, 2);
         ledger.take(&record(1, 3), 0, 2, 0);
@@ -620,7 +620,7 @@ mod tests {
 
     #[test]
     fn what_cannot_be_read_is_said_and_not_missing() {
-        let mut ledger = Ledger::default();
+        let mut ledger = Ledger::new(Layouts::new(Vec::new(), 1));
         ledger.begins(0, 0);
         ledger.take(&record(1, 1), 0, 0, 0);
         ledger.unread(0, 1, "no light".to_owned());
