@@ -257,7 +257,7 @@ async fn tasks(database: &tokio_postgres::Client) -> Result<Vec<Value>> {
             'created_at', to_char(created_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"'),
             'updated_at', to_char(updated_at at time zone 'utc', 'YYYY-MM-DD"T"HH24:MI:SS.US"Z"')
         )::text
-        from tasks order by id"#;
+        from tasks order by tasks.created_at, tasks.id"#;
     let rows = database.query(TASKS, &[]).await?;
     rows.iter().map(|row| Ok(serde_json::from_str(row.get(0))?)).collect()
 }

@@ -89,7 +89,7 @@ pub struct World {
 
 enum Brokers {
     One(Box<Kafka>),
-    Several(KafkaCluster),
+    Several(Box<KafkaCluster>),
 }
 
 /// The proxies.
@@ -537,7 +537,7 @@ impl Brokers {
         for (proxy, port) in proxies.iter().zip(cluster.proxied_ports()) {
             proxy.lead_to(port);
         }
-        Ok(Brokers::Several(cluster))
+        Ok(Brokers::Several(Box::new(cluster)))
     }
 
     fn bootstrap(&self) -> String {

@@ -139,7 +139,7 @@ async fn the_sidecar_and_not_the_broker_creates_a_deleted_topic() -> Result<()> 
         Ok((log.matches("topic created").count() == 2).then_some(()))
     })
     .await
-    .with_context(|| deployment.sidecar().and_then(|sidecar| sidecar.output()).unwrap_or_default())?;
+    .with_context(|| deployment.sidecar().and_then(xtask::process::Process::output).unwrap_or_default())?;
     let mut told = Told::default();
     for _ in 0..6 {
         change(&deployment, &mut told).await?;
