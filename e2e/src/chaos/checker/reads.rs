@@ -15,11 +15,19 @@ const DELETED: i64 = i64::MAX;
 /// What was acknowledged in this round, per task, and when.
 struct Acknowledged<'a> {
     of_task: HashMap<&'a str, Vec<(Instant, i64)>>,
-    created: Vec<(Instant, &'a str)>,
+    created: Vec<(Instant, Created<'a>)>,
     /// When a deletion was sent that may have happened.
     deletions: HashMap<&'a str, Instant>,
     /// Creations that a restored database may have lost.
     losable: HashSet<&'a str>,
+}
+
+/// Time and id of a creation: the order of a list.
+type Created<'a> = (&'a str, &'a str);
+
+fn created(task: &Value) -> Created<'_> {
+    let field = |name: &str| task[name].as_str().unwrap_or_default();
+    (field("created_at"), field("id"))
 }
 
 impl Checker {
@@ -58,11 +66,12 @@ impl Checker {
                     self.violation(Violation::Stale, format!("404, but nobody deleted {id}"));
                 }
                 Found::List { tasks, limit, is_newest_first: true } => {
-                    // Ids are in the order of creation; behind the last one are other pages.
+                    // Behind the last one are other pages.
                     let is_whole = tasks.len() < *limit;
-                    let last = tasks.last().and_then(|task| task["id"].as_str()).unwrap_or_default();
-                    for (told, id) in &known.created {
-                        let belongs = *told < known_until && (is_whole || *id > last);
+                    let last = tasks.last().map(created).unwrap_or_default();
+                    for (told, creation) in &known.created {
+                        let (_, id) = creation;
+                        let belongs = *told < known_until && (is_whole || *creation > last);
                         if belongs && !found.contains(id) && !self.may_be_missing(&known, id, read.told) {
                             self.violation(Violation::Stale, format!("a list without {id}, created before"));
                         }
@@ -112,7 +121,7 @@ impl Checker {
 impl<'a> Acknowledged<'a> {
     fn new(writes: &'a [Write], excuses: &Excuses) -> Acknowledged<'a> {
         let mut of_task: HashMap<_, Vec<_>> = HashMap::new();
-        let (mut created, mut deletions, mut losable) = (Vec::new(), HashMap::new(), HashSet::new());
+        let (mut creations, mut deletions, mut losable) = (Vec::new(), HashMap::new(), HashSet::new());
         for write in writes {
             let (told, task) = match &write.answer {
                 Answer::Done(Some(task)) => (task["version"].as_i64(), task["id"].as_str()),
@@ -124,8 +133,8 @@ impl<'a> Acknowledged<'a> {
                 losable.extend(task);
             } else if let (Some(version), Some(task), false) = (told, task, is_losable) {
                 of_task.entry(task).or_default().push((write.told, version));
-                if write.kind == Kind::Create {
-                    created.push((write.told, task));
+                if let (Kind::Create, Answer::Done(Some(answer))) = (write.kind, &write.answer) {
+                    creations.push((write.told, created(answer)));
                 }
             }
             if let (Kind::Delete, Some(task), false) =
@@ -135,6 +144,6 @@ impl<'a> Acknowledged<'a> {
                 *sent = write.sent.min(*sent);
             }
         }
-        Acknowledged { of_task, created, deletions, losable }
+        Acknowledged { of_task, created: creations, deletions, losable }
     }
 }
