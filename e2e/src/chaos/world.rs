@@ -45,11 +45,13 @@ const TRANSACTION_WAIT: Duration = Duration::from_millis(2_000);
 const DISK_BYTES: u64 = 1 << 30;
 
 /// Short deadlines, so that a pause of a few seconds is longer than any of them.
-const SIDECAR_SETTINGS: [(&str, &str); 4] = [
+const SIDECAR_SETTINGS: [(&str, &str); 5] = [
     ("KAFKA_TIMEOUT_MS", "1500"),
     ("DATABASE_TIMEOUT_MS", "2000"),
     ("KAFKA_TOPIC_PARTITIONS", "3"),
     ("KAFKA_TRANSACTION_WAIT_MS", "2000"), // TRANSACTION_WAIT
+    // Added partitions are noticed in the round in which they are added.
+    ("KAFKA_METADATA_MAX_AGE_MS", "500"),
 ];
 /// Longer than a follower that stands still counts as in sync.
 const SIDECAR_SETTINGS_OF_A_CLUSTER: [(&str, &str); 2] =
