@@ -126,6 +126,13 @@ impl Deployment {
         Ok(tokio::time::timeout(LIMIT, command.kill_on_drop(true).output()).await??)
     }
 
+    /// The exit code of `kafka-sidecar verify`, and all that it prints.
+    pub async fn verify(&self) -> Result<(Option<i32>, String)> {
+        let output = self.operate(&["verify"]).await?;
+        let report = [output.stdout, output.stderr].concat();
+        Ok((output.status.code(), String::from_utf8(report)?))
+    }
+
     /// Adds partitions to this deployment's topic, until there are `partitions`.
     pub async fn add_partitions(&self, partitions: u32) -> Result<()> {
         add_partitions(&self.services.kafka_bootstrap_servers, &self.topic, i32::try_from(partitions)?).await

@@ -45,7 +45,7 @@ impl Drop for Pooler {
 
 struct Sessions {
     server: u16,
-    /// The one that was used last is used next.
+    /// A stack: the most recently used session goes first.
     idle: Mutex<Vec<TcpStream>>,
     places: Semaphore,
 }

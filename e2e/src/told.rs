@@ -79,7 +79,7 @@ impl Told {
         self.are_all(on_topic)
     }
 
-    /// Checks that the newest version of each task is the one that was told.
+    /// Checks that the topic holds the newest acknowledged version of each task.
     fn are_all(&self, mut on_topic: BTreeMap<&str, (i32, u64)>) -> Result<()> {
         for (id, version) in &self.0 {
             let newest = on_topic.remove(id.as_str()).map_or(0, |(_, newest)| newest);

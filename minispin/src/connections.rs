@@ -11,7 +11,6 @@ use hyper_util::{
     rt::{TokioIo, TokioTimer},
     server::graceful::{GracefulShutdown, Watcher},
 };
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::{
     net::{TcpListener, TcpSocket, TcpStream},
     sync::{OwnedSemaphorePermit, Semaphore},
@@ -54,8 +53,10 @@ pub(crate) async fn serve(
     shutdown: impl Future<Output = ()>,
 ) -> Result<()> {
     let connections = GracefulShutdown::new();
-    // The other half is for what guests open.
-    let places = Arc::new(Semaphore::new(limits.connections_max.min(open_files_max() / 2)));
+    // As many open files as the system lets this process have. The other half is for what guests open.
+    let open_files_max = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1_024);
+    let half = usize::try_from(open_files_max / 2).unwrap_or(usize::MAX);
+    let places = Arc::new(Semaphore::new(limits.connections_max.min(half)));
     let accepting = async {
         // Nobody closes the semaphore.
         while let Ok(place) = places.clone().acquire_owned().await {
@@ -121,17 +122,6 @@ async fn converse(
             false => tracing::warn!(%client, %error, "a connection failed"),
         }
     }
-}
-
-/// Raises the limit on open files as far as the system lets this process, and says how many there
-/// may be then.
-fn open_files_max() -> usize {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        tracing::debug!(%error, "the limit on open files stays");
-    }
-    let current = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(current).unwrap_or(usize::MAX)
 }
 
 /// Clients that leave in the middle of a message, or go on too slowly, are no fault of the host's,

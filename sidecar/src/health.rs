@@ -58,14 +58,11 @@ impl Health {
 
     /// Notes how the repetition of invalidations fares, and says whether that is news.
     pub fn note_cache(&self, failure: Option<&anyhow::Error>) -> bool {
-        let is_degraded = |state: &State| matches!(state, State::Degraded { .. });
         let state = match failure {
             None => State::Ok,
             Some(error) => State::Degraded { reason: format!("{error:#}") },
         };
-        let is_degraded_now = is_degraded(&state);
-        let before = self.checks().insert("cache".to_owned(), state);
-        before.is_some_and(|before| is_degraded(&before)) != is_degraded_now
+        self.set("cache", state)
     }
 
     /// Notes how a part fares, failing or not, and says whether that is news.
@@ -91,9 +88,10 @@ impl Health {
     }
 
     fn set(&self, check: &str, state: State) -> bool {
-        let failing = matches!(state, State::Failing { .. });
+        let fails = |state: &State| matches!(state, State::Failing { .. } | State::Degraded { .. });
+        let fails_now = fails(&state);
         let before = self.checks().insert(check.to_owned(), state);
-        matches!(before, Some(State::Failing { .. })) != failing
+        before.as_ref().is_some_and(fails) != fails_now
     }
 
     fn checks(&self) -> MutexGuard<'_, BTreeMap<String, State>> {

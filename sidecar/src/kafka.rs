@@ -93,10 +93,15 @@ impl Kafka {
 
     /// The number of partitions of the topic, which is created if it is missing.
     pub async fn ensure_topic(&self) -> Result<u32> {
-        let client = self.client().await?;
-        let partitions = match self.partitions(&client).await? {
+        self.found_or_created(self.find_partitions().await?).await
+    }
+
+    /// The same after a look that found so many, or none without the topic.
+    pub async fn found_or_created(&self, found: Option<u32>) -> Result<u32> {
+        let partitions = match found {
             Some(partitions) => partitions,
             None => {
+                let client = self.client().await?;
                 self.create_topic(&client).await?;
                 self.partitions(&client).await?.context("the topic was created, but is not listed yet")?
             }
@@ -110,9 +115,8 @@ impl Kafka {
 
     /// The number of partitions of the topic, which must be there.
     pub async fn count_partitions(&self) -> Result<u32> {
-        let client = self.client().await?;
         let topic = &self.config.kafka_topic;
-        self.partitions(&client).await?.with_context(|| format!("KAFKA_TOPIC: there is no topic {topic}"))
+        self.find_partitions().await?.with_context(|| format!("KAFKA_TOPIC: there is no topic {topic}"))
     }
 
     /// The number of partitions of the topic, if it is there.

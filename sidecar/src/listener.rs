@@ -19,7 +19,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use hyper_util::server::graceful::{GracefulShutdown, Watcher};
-use rustix::process::{Resource, Rlimit, getrlimit, setrlimit};
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
@@ -42,7 +41,10 @@ pub struct Limits {
 impl Limits {
     /// For events from components.
     pub fn ingest() -> Limits {
-        Limits { connections_max: (open_files_max() / 2).min(1_024), ..Limits::operations() }
+        // As many as the system lets this process have.
+        let open_files_max = rlimit::increase_nofile_limit(u64::MAX).unwrap_or(1_024);
+        let connections_max = usize::try_from(open_files_max / 2).map_or(1_024, |half| half.min(1_024));
+        Limits { connections_max, ..Limits::operations() }
     }
 
     /// For probes and for what scrapes metrics.
@@ -99,17 +101,6 @@ async fn converse(
     if let Err(error) = watcher.watch(connection).await {
         debug!(%error, "a connection ended early");
     }
-}
-
-/// Raises the limit on open files as far as the system lets this process, and says how many there
-/// may be then.
-fn open_files_max() -> usize {
-    let Rlimit { maximum, .. } = getrlimit(Resource::Nofile);
-    if let Err(error) = setrlimit(Resource::Nofile, Rlimit { current: maximum, maximum }) {
-        debug!(%error, "the limit on open files stays");
-    }
-    let current = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
-    usize::try_from(current).unwrap_or(usize::MAX)
 }
 
 struct QuickAckStream(TcpStream);

@@ -36,7 +36,6 @@ const PARK: &str = include_str!("outbox/park.sql");
 const REMOVE: &str = include_str!("outbox/remove.sql");
 const POSITIONS: &str = include_str!("outbox/positions.sql");
 const POSITION: &str = include_str!("outbox/position.sql");
-const RESET_POSITION: &str = include_str!("outbox/reset_position.sql");
 const LAST_SEQ: &str = include_str!("outbox/last_seq.sql");
 const PRUNE: &str = include_str!("outbox/prune.sql");
 
@@ -144,21 +143,23 @@ impl Outbox {
 
     /// What a publisher has to know before it reads any row.
     pub async fn known(&self, topic: &str) -> Result<Known> {
+        let positions = self.positions(topic).await?;
+        let client = self.connection().await?;
+        let call = async { Ok(client.query_one(LAST_SEQ, &[]).await?.try_get(0)?) };
+        let last_seq = keep(self.timed(call).await, client).context("asking for the last row's number")?;
+        Ok(Known { positions, last_seq })
+    }
+
+    /// Where reading back begins, of the partitions that are not new to this database.
+    pub async fn positions(&self, topic: &str) -> Result<BTreeMap<u32, i64>> {
         let client = self.connection().await?;
         let call = async {
             let statement = client.prepare_cached(POSITIONS).await?;
             let rows = client.query(&statement, &[&topic]).await?;
             let position = |row: &Row| Ok((row.try_get::<_, i32>(0)? as u32, row.try_get(1)?));
-            let positions = rows.iter().map(position).collect::<Result<_>>()?;
-            let last_seq = client.query_one(LAST_SEQ, &[]).await?.try_get(0)?;
-            Ok(Known { positions, last_seq })
+            rows.iter().map(position).collect()
         };
         keep(self.timed(call).await, client).context("loading the partitions' positions")
-    }
-
-    /// Where reading back begins, of the partitions that are not new to this database.
-    pub async fn positions(&self, topic: &str) -> Result<BTreeMap<u32, i64>> {
-        Ok(self.known(topic).await?.positions)
     }
 
     /// Where reading a partition back begins: at `end`, if the partition is new to this database.
@@ -171,18 +172,6 @@ impl Outbox {
         };
         keep(self.timed(call).await, client)
             .with_context(|| format!("loading the position of partition {partition}"))
-    }
-
-    /// Stores a position in place of one that the partition does not have.
-    pub async fn reset_position(&self, topic: &str, partition: u32, next_offset: i64) -> Result<()> {
-        let client = self.connection().await?;
-        let call = async {
-            let statement = client.prepare_cached(RESET_POSITION).await?;
-            client.execute(&statement, &[&topic, &(partition as i32), &next_offset]).await?;
-            Ok(())
-        };
-        keep(self.timed(call).await, client)
-            .with_context(|| format!("storing the position of partition {partition}"))
     }
 
     /// Tells the sidecar that publishes that there is something in the outbox, which may be old.

@@ -20,13 +20,13 @@ use tokio_util::sync::CancellationToken;
 use tracing::{debug, error, info, warn};
 
 use crate::health::Health;
-use crate::kafka::{Kafka, Partition, Produced, Read};
-use crate::lane::{BatchLimits, Found, Lane, Next, Offer, Published, Refused, Start};
+use crate::kafka::{Kafka, Partition, Produced};
+use crate::lane::{BatchLimits, Lane, Next, Offer, Published, Refused, Start};
 use crate::leader::Lock;
 use crate::metrics::{Metrics, SendError};
 use crate::offered::Offered;
 use crate::outbox::Outbox;
-use crate::read_back;
+use crate::read_back::{Progress, ReadBack, TRANSACTION_INTERVAL};
 use crate::record;
 use crate::removal::Ack;
 use crate::repair::Repair;
@@ -39,9 +39,6 @@ const PROBE_INTERVAL: Duration = Duration::from_secs(5);
 /// and for as long as it takes: its events have nowhere else to go.
 const BACKOFF_MIN: Duration = Duration::from_millis(100);
 const BACKOFF_MAX: Duration = Duration::from_secs(2);
-
-/// How often reading back looks whether another producer's transaction has ended.
-const TRANSACTION_INTERVAL: Duration = Duration::from_millis(200);
 
 pub struct Publisher {
     pub topic: String,
@@ -62,8 +59,7 @@ pub struct Publisher {
     pub health: Health,
     pub metrics: Metrics,
     pub closing: CancellationToken,
-    /// How long reading back waits for another producer's open transaction.
-    pub transaction_wait: Duration,
+    pub read_back: ReadBack,
     /// How long an event of unknown fate waits for a new one that proves what the partition holds.
     pub replication_wait: Duration,
     pub state: State,
@@ -74,8 +70,6 @@ pub struct Publisher {
 pub struct State {
     /// Before then a batch goes only if it is full.
     linger_until: Option<Instant>,
-    /// When reading back met a transaction that is open.
-    transaction_since: Option<Instant>,
     /// Until then events of unknown fate wait for a new one.
     doubt_until: Option<Instant>,
     /// The broker does not take the times of changes as timestamps.
@@ -90,8 +84,6 @@ enum Step {
     Progress,
     /// A step on the way, which the next one may turn out to have been in vain.
     Attempt,
-    /// The broker answers, and events of unknown fate wait on purpose.
-    Waiting,
 }
 
 /// The name of a lane's health check.
@@ -133,9 +125,6 @@ impl Publisher {
                     backoff = BACKOFF_MIN;
                 }
                 Ok(Step::Attempt) => {}
-                Ok(Step::Waiting) => {
-                    self.health.note(&check, None);
-                }
                 Err(error) => {
                     // A request of unknown fate may be under way on that connection; nothing of it is
                     // used again.
@@ -250,48 +239,21 @@ impl Publisher {
 
     /// Reads on, a fetch at a time however long the way is, and drops what is found from the work to do.
     async fn read_on(&mut self, lane: &mut Lane, client: &Partition, from: i64) -> Result<Step> {
-        let partition = self.partition;
         let read = self.meanwhile(lane, client.read(from)).await?;
-        if !matches!(read, Read::OpenTransaction { .. }) {
-            self.state.transaction_since = None;
-        }
-        let (found, next_offset, end) = match read {
-            Read::Records { records, end } => {
-                let next_offset = records.last().map_or(from, |last| last.offset + 1);
-                (read_back::events(&records), next_offset, end)
+        let (found, next_offset, end) = match self.read_back.judge(from, read) {
+            Progress::Found { found, next_offset, end } => (found, next_offset, end),
+            Progress::Wait => {
+                self.meanwhile(lane, tokio::time::sleep(TRANSACTION_INTERVAL)).await;
+                return Ok(Step::Attempt);
             }
-            Read::Skipped { next_offset, end } => (Found::new(), next_offset, end),
-            Read::OpenTransaction { end } => {
-                let since = *self.state.transaction_since.get_or_insert_with(Instant::now);
-                if since.elapsed() < self.transaction_wait {
-                    self.meanwhile(lane, tokio::time::sleep(TRANSACTION_INTERVAL)).await;
-                    return Ok(Step::Attempt);
-                }
-                warn!(
-                    partition,
-                    from,
-                    end,
-                    "another producer's transaction hides what comes after it; events may be published \
-                     twice"
-                );
-                (Found::new(), end, end)
-            }
-            Read::Zstd { end } => {
-                error!(
-                    partition,
-                    from,
-                    end,
-                    "the topic is compressed with zstd and cannot be read back; events may be published twice: \
-                     give it another compression.type, such as producer or lz4"
-                );
-                (Found::new(), end, end)
-            }
-            Read::Gone { earliest } => {
+            Progress::Gone { earliest } => {
+                let partition = self.partition;
                 warn!(partition, from, earliest, "the position is gone; events may be published twice");
                 // Stored at once: when a topic that was made anew has grown past it, the old position would
                 // hide the first of what is published from here on.
                 let (outbox, topic) = (self.outbox.clone(), self.topic.clone());
-                self.meanwhile(lane, outbox.reset_position(&topic, partition, earliest)).await?;
+                let known = [(partition, earliest)].into();
+                self.meanwhile(lane, outbox.remove(&topic, &[], &known)).await?;
                 lane.gone(earliest);
                 return Ok(Step::Attempt);
             }
@@ -360,6 +322,7 @@ impl Publisher {
             let until = until.min(Instant::now() + PROBE_INTERVAL);
             let end = self.meanwhile(lane, client.stable_end()).await?;
             debug!(partition = self.partition, end, "waiting for an event that is surely new");
+            // The broker answers, and the events wait on purpose: the lane is ready.
             self.health.note(&check(self.partition), None);
             tokio::select! {
                 Some(offered) = self.offers.recv() => self.take_in(lane, offered),
@@ -367,7 +330,7 @@ impl Publisher {
                 () = tokio::time::sleep_until(until.into()) => {}
             }
             self.take_in_all(lane);
-            return Ok(Step::Waiting);
+            return Ok(Step::Attempt);
         }
         if self.closing.is_cancelled() {
             // They are in the outbox, and the next sidecar finds out what became of them.

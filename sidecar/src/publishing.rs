@@ -21,6 +21,7 @@ use crate::leader::{Leader, Leadership};
 use crate::metrics::Metrics;
 use crate::outbox::{Known, Outbox};
 use crate::publisher::{self, Publisher};
+use crate::read_back::ReadBack;
 use crate::repair::Repair;
 use crate::sweep::{Sweep, Wake};
 use crate::topology::{Change, Topology};
@@ -154,7 +155,7 @@ impl Publishing {
                 health: self.health.clone(),
                 metrics: self.metrics.clone(),
                 closing: closing.clone(),
-                transaction_wait: self.config.kafka_transaction_wait,
+                read_back: ReadBack::new(partition, self.config.kafka_transaction_wait),
                 replication_wait,
                 state: publisher::State::default(),
             };

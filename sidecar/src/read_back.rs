@@ -1,10 +1,81 @@
-//! What a partition holds already: the events among its records, by the headers that we give them.
+//! What a partition holds already: the events among its records, by the headers that we give them,
+//! and what reading back does about everything else that stands there.
+
+use std::time::{Duration, Instant};
 
 use contract::EventType;
 use rskafka::record::{Record, RecordAndOffset};
+use tracing::{error, warn};
 use uuid::Uuid;
 
+use crate::kafka::Read;
 use crate::lane::{Found, OnTopic};
+
+/// How often reading back looks whether another producer's transaction has ended.
+pub const TRANSACTION_INTERVAL: Duration = Duration::from_millis(200);
+
+/// Reads a partition back, a fetch at a time, and waits for a transaction only so long.
+pub struct ReadBack {
+    partition: u32,
+    transaction_wait: Duration,
+    /// When it met a transaction that is open.
+    transaction_since: Option<Instant>,
+}
+
+/// What a fetch came to.
+pub enum Progress {
+    /// These events are on the partition. Reading goes on at `next_offset`.
+    Found { found: Found, next_offset: i64, end: i64 },
+    /// Another producer's transaction is open: read here once more after [`TRANSACTION_INTERVAL`].
+    Wait,
+    /// There is no such offset; the partition begins here.
+    Gone { earliest: i64 },
+}
+
+impl ReadBack {
+    pub fn new(partition: u32, transaction_wait: Duration) -> ReadBack {
+        ReadBack { partition, transaction_wait, transaction_since: None }
+    }
+
+    /// Says how to go on after what a fetch from this offset gave.
+    pub fn judge(&mut self, from: i64, read: Read) -> Progress {
+        let partition = self.partition;
+        let since = self.transaction_since.take();
+        let (found, next_offset, end) = match read {
+            Read::Records { records, end } => {
+                (events(&records), records.last().map_or(from, |last| last.offset + 1), end)
+            }
+            Read::Skipped { next_offset, end } => (Found::new(), next_offset, end),
+            Read::OpenTransaction { end } => {
+                let since = since.unwrap_or_else(Instant::now);
+                if since.elapsed() < self.transaction_wait {
+                    self.transaction_since = Some(since);
+                    return Progress::Wait;
+                }
+                warn!(
+                    partition,
+                    from,
+                    end,
+                    "another producer's transaction hides what comes after it; events may be published \
+                     twice"
+                );
+                (Found::new(), end, end)
+            }
+            Read::Zstd { end } => {
+                error!(
+                    partition,
+                    from,
+                    end,
+                    "the topic is compressed with zstd and cannot be read back; events may be published \
+                     twice: give it another compression.type, such as producer or lz4"
+                );
+                (Found::new(), end, end)
+            }
+            Read::Gone { earliest } => return Progress::Gone { earliest },
+        };
+        Progress::Found { found, next_offset, end }
+    }
+}
 
 /// What a record of ours says about its event.
 #[derive(Clone, Copy, Debug, Eq, PartialEq)]

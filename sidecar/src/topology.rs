@@ -14,10 +14,11 @@ use tokio::time::{Instant, sleep};
 use tracing::{debug, info, warn};
 
 use crate::health::Health;
-use crate::kafka::{Kafka, Partition, Read};
+use crate::kafka::{Kafka, Partition};
 use crate::layout::Layout;
 use crate::outbox::Outbox;
-use crate::{publisher, read_back};
+use crate::publisher;
+use crate::read_back::{Progress, ReadBack, TRANSACTION_INTERVAL};
 
 /// How soon the topic is looked at again while a lane fails, or when it seems to be gone.
 const LOOK_AGAIN: Duration = Duration::from_secs(1);
@@ -55,22 +56,21 @@ impl Topology {
     /// that is stored stays; while an old partition cannot be read back, too.
     ///
     /// # Errors
-    /// When the outbox is another topic's or cannot be asked, and when there is no topic to publish to.
+    /// When the outbox cannot be asked, and when there is no topic to publish to.
     pub async fn settle(&self) -> Result<u32> {
-        self.outbox.claim_topic(&self.topic).await?;
         let stored = self.outbox.layouts(&self.topic).await?;
-        if let Err(error) = self.kafka.find_partitions().await
-            && let Some(layout) = stored.last()
-        {
-            let partitions = layout.partitions;
-            warn!(
-                partitions,
-                error = format!("{error:#}"),
-                "the topic is taken to have as many partitions as before"
-            );
-            return Ok(partitions);
-        }
-        let partitions = self.kafka.ensure_topic().await?;
+        let found = match (self.kafka.find_partitions().await, stored.last()) {
+            (Err(error), Some(Layout { partitions, .. })) => {
+                warn!(
+                    partitions,
+                    error = format!("{error:#}"),
+                    "the topic is taken to have as many partitions as before"
+                );
+                return Ok(*partitions);
+            }
+            (found, _) => found?,
+        };
+        let partitions = self.kafka.found_or_created(found).await?;
         let before = match stored.last() {
             Some(layout) => layout.partitions,
             // An earlier version stored no layouts, but a position for each of its lanes.
@@ -164,38 +164,21 @@ impl Topology {
     async fn read_back(&self, Piece { client, partition, from, end }: &Piece) -> Result<()> {
         let (partition, end) = (*partition, *end);
         let mut next_offset = *from;
-        let mut waiting_since = None;
+        let mut read_back = ReadBack::new(partition, self.transaction_wait);
         while next_offset < end {
             let mut ids = Vec::new();
-            match client.read(next_offset).await? {
-                Read::Records { records, .. } => {
-                    next_offset = records.last().map_or(end, |last| last.offset + 1);
-                    ids = read_back::events(&records).iter().map(|(_, event)| event.id).collect();
+            match read_back.judge(next_offset, client.read(next_offset).await?) {
+                // The partition has become shorter.
+                Progress::Found { next_offset: same, .. } if same == next_offset => break,
+                Progress::Found { found, next_offset: next, .. } => {
+                    next_offset = next;
+                    ids.extend(found.iter().map(|(_, event)| event.id));
                 }
-                Read::Skipped { next_offset: next, .. } => next_offset = next,
-                Read::OpenTransaction { .. } => {
-                    if waiting_since.get_or_insert_with(Instant::now).elapsed() < self.transaction_wait {
-                        sleep(LOOK_AGAIN.min(self.transaction_wait)).await;
-                        continue;
-                    }
-                    warn!(
-                        partition,
-                        next_offset,
-                        end,
-                        "another producer's transaction is open; events may be published twice"
-                    );
-                    next_offset = end;
+                Progress::Wait => {
+                    sleep(TRANSACTION_INTERVAL).await;
+                    continue;
                 }
-                Read::Zstd { .. } => {
-                    warn!(
-                        partition,
-                        next_offset,
-                        end,
-                        "the topic is compressed with zstd and cannot be read back; events may be published twice"
-                    );
-                    next_offset = end;
-                }
-                Read::Gone { earliest } => {
+                Progress::Gone { earliest } => {
                     ensure!(earliest > next_offset, "partition {partition} was made anew while it was read");
                     next_offset = earliest;
                 }

@@ -20,9 +20,7 @@ if owner_before ~= owner then
   if owner_before and string.sub(owner_before, -#history) == history then
     is_shared = 1
   end
-  if redis.call('EXISTS', KEYS[1]) == 1 then
-    redis.call('DEL', KEYS[1])
-  end
+  redis.call('DEL', KEYS[1])
   lease = ARGV[3]
   local planted = redis.pcall('HSET', KEYS[1], 'owner', owner, 'lease', lease)
   if type(planted) == 'number' then

@@ -23,9 +23,9 @@ pub enum Fault {
     BrokerKilled,
     BrokerPaused,
     BrokerDiskFull,
-    /// Of several brokers: the one that leads a partition chosen at random.
+    /// Several brokers: kills the leader of a random partition.
     LeaderKilled,
-    /// Of several brokers: one that follows, in a partition chosen at random.
+    /// Several brokers: pauses a follower of a random partition.
     FollowerPaused,
     BrokersRestarted,
     PartitionsAdded,

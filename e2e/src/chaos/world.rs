@@ -78,7 +78,7 @@ pub struct World {
     kafka: Mutex<Brokers>,
     postgres: Mutex<Postgres>,
     redis: Mutex<Redis>,
-    /// Where Redis keeps its snapshot, if it is told to make one.
+    /// The directory of Redis' snapshots, which it writes only if configured to.
     redis_dir: PathBuf,
     ways: Ways,
     partitions: AtomicI32,

@@ -84,6 +84,13 @@ impl Deployment {
         Ok(tasks)
     }
 
+    /// Creates such tasks, and waits until the topic has everything that was told. Says how many.
+    pub async fn create_tasks_and_see(&self, topic: &Topic, told: &mut Told) -> Result<usize> {
+        let created = self.create_tasks(told).await?.len();
+        topic.wait_for(|records| told.is_covered_by(records), LIMIT).await?;
+        Ok(created)
+    }
+
     /// Keeps the sidecar from removing any row until the lock is released.
     pub async fn hold_removals(&self) -> Result<RemovalsHeld> {
         let holder = self.database().await?;

@@ -25,9 +25,8 @@ fn logs_little(deployment: &Deployment) -> Result<()> {
 }
 
 async fn verify_finds_nothing(deployment: &Deployment) -> Result<()> {
-    let verified = deployment.operate(&["verify"]).await?;
-    let report = String::from_utf8([verified.stdout, verified.stderr].concat())?;
-    ensure!(verified.status.success(), "{report}");
+    let (code, report) = deployment.verify().await?;
+    ensure!(code == Some(0), "{report}");
     // Those that cannot be decoded are offsets without a record.
     let has_foreign = !report.contains(" 0 of other producers");
     ensure!(has_foreign || report.contains("offsets without a record"), "{report}");
@@ -86,8 +85,7 @@ async fn long_stretches_of_undecodable_records_are_crossed() -> Result<()> {
     let mut deployment = Deployment::start_at_rest(&mut told).await?;
     let topic = deployment.topic_reader().await?;
     let held = deployment.hold_removals().await?;
-    deployment.create_tasks(&mut told).await?;
-    topic.wait_for(|records| told.is_covered_by(records), LIMIT).await?;
+    deployment.create_tasks_and_see(&topic, &mut told).await?;
     deployment.produce_odd_timestamps(odd_timestamp_ms()?, BATCHES).await?;
     let mut between = HashSet::new();
     for task in deployment.create_tasks(&mut told).await? {
@@ -95,8 +93,7 @@ async fn long_stretches_of_undecodable_records_are_crossed() -> Result<()> {
     }
     topic.wait_for(|records| told.is_covered_by(records), LIMIT).await?;
     deployment.produce_odd_timestamps(odd_timestamp_ms()?, BATCHES).await?;
-    deployment.create_tasks(&mut told).await?;
-    topic.wait_for(|records| told.is_covered_by(records), LIMIT).await?;
+    deployment.create_tasks_and_see(&topic, &mut told).await?;
     deployment.kill_before_removals(held).await?;
 
     deployment.start_sidecar(&[])?;
@@ -117,8 +114,7 @@ async fn thousands_of_foreign_zstd_records_are_read() -> Result<()> {
     let topic = deployment.topic_reader().await?;
     let held = deployment.hold_removals().await?;
     deployment.produce_compressed("zstd", RECORDS).await?;
-    deployment.create_tasks(&mut told).await?;
-    topic.wait_for(|records| told.is_covered_by(records), LIMIT).await?;
+    deployment.create_tasks_and_see(&topic, &mut told).await?;
     deployment.kill_before_removals(held).await?;
 
     deployment.start_sidecar(&[])?;

@@ -2,6 +2,7 @@ use anyhow::Result;
 use e2e::{Answer, Api, Deployment, answer};
 use reqwest::StatusCode;
 use serde_json::{Value, json};
+use tokio::task::JoinHandle;
 
 async fn create(api: &Api, key: &str, task: &Value) -> Result<Answer> {
     answer(api.post("/api/tasks").header("idempotency-key", key).json(task)).await
@@ -43,16 +44,7 @@ async fn the_same_request_at_once_makes_one_task() -> Result<()> {
             tokio::spawn(async move { create(&api, "at-once", &json!({ "title": "a" })).await })
         })
         .collect();
-    let mut made = Vec::new();
-    for request in requests {
-        let answered = request.await??;
-        match answered.status {
-            StatusCode::CREATED => made.push(answered.body),
-            StatusCode::CONFLICT => assert_eq!(answered.header("retry-after"), Some("1")),
-            other => panic!("{other}: {answered:?}"),
-        }
-    }
-    assert!(!made.is_empty() && made.iter().all(|body| *body == made[0]), "{made:?}");
+    all_say_the_same(requests).await?;
     assert_eq!(deployment.api.list("").await?.len(), 1);
     deployment.outbox_is_empty().await
 }
@@ -148,16 +140,7 @@ async fn a_batch_at_once_makes_its_tasks_once() -> Result<()> {
             tokio::spawn(answer(request))
         })
         .collect();
-    let mut made = Vec::new();
-    for request in requests {
-        let answered = request.await??;
-        match answered.status {
-            StatusCode::CREATED => made.push(answered.body),
-            StatusCode::CONFLICT => assert_eq!(answered.header("retry-after"), Some("1")),
-            other => panic!("{other}: {answered:?}"),
-        }
-    }
-    assert!(!made.is_empty() && made.iter().all(|body| *body == made[0]), "{} answers", made.len());
+    all_say_the_same(requests).await?;
     let count = "select count(*) from tasks";
     assert_eq!(deployment.database().await?.query_one(count, &[]).await?.get::<_, i64>(0), 500);
     deployment.outbox_is_empty().await
@@ -200,5 +183,20 @@ async fn a_key_belongs_to_its_token() -> Result<()> {
         assert_eq!(ask("one", &a).await?.body, one.body, "{path}");
         assert_eq!(ask("two", &b).await?.body, two.body, "{path}");
     }
+    Ok(())
+}
+
+/// Each request is answered that its first answer is not there yet, or with that answer.
+async fn all_say_the_same(requests: Vec<JoinHandle<Result<Answer>>>) -> Result<()> {
+    let mut made = Vec::new();
+    for request in requests {
+        let answered = request.await??;
+        match answered.status {
+            StatusCode::CREATED => made.push(answered.body),
+            StatusCode::CONFLICT => assert_eq!(answered.header("retry-after"), Some("1")),
+            other => panic!("{other}: {answered:?}"),
+        }
+    }
+    assert!(!made.is_empty() && made.iter().all(|body| *body == made[0]), "{} answers", made.len());
     Ok(())
 }

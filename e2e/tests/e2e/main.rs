@@ -36,10 +36,10 @@ mod versions; // the schema is older or newer than the sidecar
 mod session; // or not where the lock is
 mod restore; // the database is of another time
 mod lost_commits; // or has lost its last changes
-mod chaos; // all of it, under faults
+mod chaos; // the whole product under faults
 mod ingest; // the sidecar's own interface
-mod operations; // and the one for operators
-mod settings; // what it is told
+mod operations; // the sidecar's interface for operators
+mod settings; // the sidecar's settings
 mod clients; // many at once
-mod documents; // what the API says of itself
+mod documents; // OpenAPI, AsyncAPI and /docs
 mod schema; // the statements fit the migrations

@@ -83,8 +83,8 @@ async fn a_refused_event_is_parked_and_only_its_own_tasks_later_ones_wait() -> R
     assert!(list.contains("MessageTooLarge") && list.contains(&format!("of task {id}, version 2")), "{list}");
     assert!(list.contains("1 later events of the task wait"), "{list}");
     // What waits is not missing.
-    let verified = deployment.operate(&["verify"]).await?;
-    assert!(verified.status.success(), "{}", String::from_utf8(verified.stdout)?);
+    let (code, report) = deployment.verify().await?;
+    assert_eq!(code, Some(0), "{report}");
     Ok(())
 }
 
@@ -131,9 +131,8 @@ async fn a_parked_event_is_retried_in_vain_and_then_dropped_by_name() -> Result<
     deployment.outbox_is_empty().await?;
     assert_eq!(versions(&deployment, &id, 2).await?, [1, 3]);
 
-    let verified = deployment.operate(&["verify"]).await?;
-    let report = String::from_utf8(verified.stdout)?;
-    assert_eq!(verified.status.code(), Some(1), "{report}");
+    let (code, report) = deployment.verify().await?;
+    assert_eq!(code, Some(1), "{report}");
     assert!(report.contains(&format!("task {id}, version 2")), "{report}");
     Ok(())
 }

@@ -19,10 +19,10 @@ const REPLICATION: Replication =
 /// Time for some requests to be given up, also those to the follower, and for the event to be sent again.
 const CHANCE: Duration = Duration::from_secs(10);
 
-/// Three JVMs for each test are enough for one machine.
+/// Each of these tests starts several JVMs, so they run one at a time.
 static ONE_AT_A_TIME: Mutex<()> = Mutex::const_new(());
 
-/// One partition on two brokers, and what was told of it.
+/// A deployment whose topic has one partition on two brokers.
 struct Replicated {
     cluster: KafkaCluster,
     deployment: Deployment,

@@ -1,4 +1,4 @@
-//! What the sidecar is told it does, or refuses at its start and says why.
+//! The sidecar honours each setting, or refuses it at start and says why.
 
 use anyhow::{Result, ensure};
 use e2e::{Deployment, LIMIT, Services};

@@ -1,4 +1,4 @@
-//! Partitions are added to the topic, or it is deleted and made anew.
+//! The topic gets more partitions, or is deleted and recreated.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -33,8 +33,8 @@ async fn all_is_well(deployment: &Deployment, told: &Told) -> Result<()> {
     let records = topic.wait_for(|records| records.len() >= told.events(), LIMIT).await?;
     told.are_once_and_in_order_of_time(&records)?;
     ensure!(records.iter().any(|record| record.partition >= 3), "nothing in the new partitions");
-    let verified = deployment.operate(&["verify"]).await?;
-    ensure!(verified.status.success(), "{}", String::from_utf8(verified.stdout)?);
+    let (code, report) = deployment.verify().await?;
+    ensure!(code == Some(0), "{report}");
     Ok(())
 }
 

@@ -10,13 +10,6 @@ use e2e::{Deployment, PARTITIONS, Told};
 const WAIT_LONG: (&str, &str) = ("KAFKA_TRANSACTION_WAIT_MS", "60000");
 const WAIT_SHORT: (&str, &str) = ("KAFKA_TRANSACTION_WAIT_MS", "300");
 
-/// What `verify` prints, and whether its exit code was 0.
-async fn verify(deployment: &Deployment) -> Result<(bool, String)> {
-    let output = deployment.operate(&["verify"]).await?;
-    let report = [output.stdout, output.stderr].concat();
-    Ok((output.status.success(), String::from_utf8(report)?))
-}
-
 #[tokio::test(flavor = "multi_thread")]
 async fn a_hanging_transaction_of_others_stops_no_partition() -> Result<()> {
     let mut told = Told::default();
@@ -47,8 +40,7 @@ async fn an_event_behind_an_open_transaction_is_published_once() -> Result<()> {
     let mut transactions = deployment.foreign_transactions().await?;
     transactions.begin(0..PARTITIONS).await?;
     let held = deployment.hold_removals().await?;
-    let created = deployment.create_tasks(&mut told).await?.len();
-    topic.wait_for(|records| told.is_covered_by(records), e2e::LIMIT).await?;
+    let created = deployment.create_tasks_and_see(&topic, &mut told).await?;
     deployment.kill_before_removals(held).await?;
 
     deployment.start_sidecar(&[WAIT_LONG])?;
@@ -63,12 +55,10 @@ async fn events_around_an_aborted_transaction_are_published_once() -> Result<()>
     let mut deployment = Deployment::start_at_rest(&mut told).await?;
     let topic = deployment.topic_reader().await?;
     let held = deployment.hold_removals().await?;
-    deployment.create_tasks(&mut told).await?;
-    topic.wait_for(|records| told.is_covered_by(records), e2e::LIMIT).await?;
+    deployment.create_tasks_and_see(&topic, &mut told).await?;
     let mut transactions = deployment.foreign_transactions().await?;
     transactions.begin(0..PARTITIONS).await?;
-    let behind = deployment.create_tasks(&mut told).await?.len();
-    topic.wait_for(|records| told.is_covered_by(records), e2e::LIMIT).await?;
+    let behind = deployment.create_tasks_and_see(&topic, &mut told).await?;
     deployment.kill_before_removals(held).await?;
 
     deployment.start_sidecar(&[WAIT_LONG])?;
@@ -84,13 +74,11 @@ async fn the_wait_for_a_transaction_ends_and_is_logged() -> Result<()> {
     let mut deployment = Deployment::start_at_rest(&mut told).await?;
     let topic = deployment.topic_reader().await?;
     let held = deployment.hold_removals().await?;
-    deployment.create_tasks(&mut told).await?;
-    topic.wait_for(|records| told.is_covered_by(records), e2e::LIMIT).await?;
+    deployment.create_tasks_and_see(&topic, &mut told).await?;
     let mut transactions = deployment.foreign_transactions().await?;
     transactions.begin(0..PARTITIONS).await?;
     // Published where no later sidecar can see it.
-    deployment.create_tasks(&mut told).await?;
-    topic.wait_for(|records| told.is_covered_by(records), e2e::LIMIT).await?;
+    deployment.create_tasks_and_see(&topic, &mut told).await?;
     deployment.kill_before_removals(held).await?;
 
     deployment.start_sidecar(&[WAIT_SHORT])?;
@@ -116,15 +104,15 @@ async fn verify_tells_what_an_open_transaction_hides() -> Result<()> {
     deployment.create_tasks(&mut told).await?;
     deployment.outbox_is_empty().await?;
 
-    let (_, report) = verify(&deployment).await?;
+    let (_, report) = deployment.verify().await?;
     let missing = report.lines().find(|line| line.starts_with("missing"));
     ensure!(missing.is_some_and(|line| line.ends_with(" 0")), "{report}");
     let hidden = report.lines().find(|line| line.starts_with("not checked"));
     ensure!(hidden.is_some_and(|line| line.contains("partition 1")), "{report}");
 
     transactions.commit().await?;
-    let (is_clean, report) = verify(&deployment).await?;
-    assert!(is_clean && !report.contains("not checked"), "{report}");
+    let (code, report) = deployment.verify().await?;
+    assert!(code == Some(0) && !report.contains("not checked"), "{report}");
     let records = format!(" {} records of {} tasks ", told.events(), told.events());
     assert!(report.contains(&records), "{report}");
     Ok(())

@@ -9,12 +9,6 @@ use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use uuid::Uuid;
 
-async fn verify(deployment: &Deployment) -> Result<(Option<i32>, String)> {
-    let output = deployment.operate(&["verify"]).await?;
-    let report = format!("{}{}", String::from_utf8(output.stdout)?, String::from_utf8(output.stderr)?);
-    Ok((output.status.code(), report))
-}
-
 /// The number of findings of a kind.
 fn found<'a>(report: &'a str, kind: &str) -> &'a str {
     report.lines().find_map(|line| line.strip_prefix(kind)).map_or("", str::trim)
@@ -40,7 +34,7 @@ async fn nothing_is_wrong_while_writes_go_on() -> Result<()> {
     }
     let mut rounds = 0;
     while !writers.is_empty() || rounds < 2 {
-        let (code, report) = verify(&deployment).await?;
+        let (code, report) = deployment.verify().await?;
         assert_eq!(code, Some(0), "{report}");
         rounds += 1;
         while let Some(ended) = writers.try_join_next() {
@@ -48,7 +42,7 @@ async fn nothing_is_wrong_while_writes_go_on() -> Result<()> {
         }
     }
     deployment.outbox_is_empty().await?;
-    let (code, report) = verify(&deployment).await?;
+    let (code, report) = deployment.verify().await?;
     assert_eq!((code, report.contains(" 376 records of 160 tasks ")), (Some(0), true), "{report}");
     Ok(())
 }
@@ -80,7 +74,7 @@ async fn what_is_lost_unknown_or_conflicting_is_told() -> Result<()> {
     deployment.sidecar_is_ready().await?;
     deployment.outbox_is_empty().await?;
 
-    let (code, report) = verify(&deployment).await?;
+    let (code, report) = deployment.verify().await?;
     assert_eq!(code, Some(1), "{report}");
     for kind in ["missing", "unknown", "conflicting"] {
         assert_eq!(found(&report, kind), "1", "{report}");
@@ -130,7 +124,7 @@ async fn what_foreign_records_claim_is_found_and_costs_nothing() -> Result<()> {
     let client = kafka.partition_client(&deployment.topic, partition, UnknownTopicHandling::Error).await?;
     client.produce(claims, Compression::NoCompression).await?;
 
-    let (code, report) = verify(&deployment).await?;
+    let (code, report) = deployment.verify().await?;
     ensure!(code == Some(1), "{report}");
     for (kind, count) in [("conflicting", "1"), ("unknown", "1"), ("missing", "0"), ("doubled", "0")] {
         ensure!(found(&report, kind) == count, "{kind}: {report}");

@@ -348,13 +348,19 @@ fn replicated() -> Lane {
     lane
 }
 
-#[test]
-fn a_batch_of_unknown_fate_waits_for_a_new_event() {
+/// The same after a batch that failed, with task 1, and a new connection.
+fn with_a_batch_of_unknown_fate() -> Lane {
     let mut lane = replicated();
     offer(&mut lane, 1, 1);
     batch(&mut lane);
     lane.failed();
     lane.connected(1, 1);
+    lane
+}
+
+#[test]
+fn a_batch_of_unknown_fate_waits_for_a_new_event() {
+    let mut lane = with_a_batch_of_unknown_fate();
     assert_eq!(lane.next(LIMITS), Next::Prove);
     // Version 2 of the same task may not go before version 1.
     offer(&mut lane, 1, 2);
@@ -371,11 +377,7 @@ fn a_batch_of_unknown_fate_waits_for_a_new_event() {
 
 #[test]
 fn a_batch_that_was_not_appended_goes_after_the_proof() {
-    let mut lane = replicated();
-    offer(&mut lane, 1, 1);
-    batch(&mut lane);
-    lane.failed();
-    lane.connected(1, 1);
+    let mut lane = with_a_batch_of_unknown_fate();
     offer(&mut lane, 2, 1);
     assert_eq!(batch(&mut lane), [(2, 1)]);
     assert_eq!(lane.acked(&[1]).next_offset, 2);
@@ -398,11 +400,7 @@ fn rows_from_before_the_term_wait_for_one_committed_after() {
 
 #[test]
 fn without_a_new_event_the_wait_ends_with_a_last_look() {
-    let mut lane = replicated();
-    offer(&mut lane, 1, 1);
-    batch(&mut lane);
-    lane.failed();
-    lane.connected(1, 1);
+    let mut lane = with_a_batch_of_unknown_fate();
     assert_eq!(lane.next(LIMITS), Next::Prove);
     lane.waived(2);
     assert_eq!(lane.next(LIMITS), Next::Read { from: 1 });

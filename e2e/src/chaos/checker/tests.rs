@@ -482,7 +482,7 @@ fn a_stale_read_is_found_unless_the_cache_could_not_be_told() {
         evidence.excuses.cache.push(stale_from(at(start, 5), at(start, 18)));
     };
     assert_eq!(found(later), [Violation::Stale]);
-    // Redis was told of the write, and forgot it later.
+    // Redis took the invalidation, and lost it later.
     let told = |evidence: &mut Evidence, start| {
         stale(evidence, start);
         evidence.excuses.cache.push(stale_from(at(start, 12), at(start, 12)));
