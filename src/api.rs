@@ -7,6 +7,7 @@ mod change; // PUT, PATCH, DELETE
 mod body; // the bytes of a request
 mod written; // what every write does after its commit
 mod guard; // who may ask
+mod health; // whether the instance can serve requests
 
 use axum::Router;
 use axum::extract::Path;
@@ -40,12 +41,28 @@ pub fn router(config: &Config) -> Router {
                 .delete(|id, request| local(change::delete(id, request))),
         )
         .route("/api/tasks/{id}/events", get(|id| local(read::events(id))))
-        .fallback(async || Problem::NotFound)
+        .fallback(not_found)
         .method_not_allowed_fallback(not_allowed);
     // Until there is a page for people, the one about the API is the nearest; it needs no token
     // either.
+    let to_docs = || get(async || Redirect::temporary("/docs")).fallback(not_allowed);
     guard::guarded(router, config)
-        .route("/", get(async || Redirect::temporary("/docs")).fallback(not_allowed))
+        .route("/", to_docs())
+        .route("/redoc", to_docs())
+        .route("/healthz", get(|| local(health::alive())).fallback(not_allowed))
+        .route("/readyz", get(|| local(health::ready())).fallback(not_allowed))
+}
+
+/// A path with a slash at its end is redirected to the one without, as FastAPI does it. The method
+/// and the body stay the same (RFC 9110, section 15.4.9).
+async fn not_found(uri: Uri) -> Response {
+    let path = uri.path();
+    let slashless = path.trim_end_matches('/');
+    if path == slashless || !slashless.starts_with(TASKS_PATH) {
+        return Problem::NotFound.into_response();
+    }
+    let query = uri.query().map(|query| format!("?{query}")).unwrap_or_default();
+    Redirect::permanent(&format!("{slashless}{query}")).into_response()
 }
 
 /// The request with its path spelled as the routes are: a character that needs no encoding is the
@@ -116,9 +133,9 @@ fn local<F: Future>(handler: F) -> SendWrapper<F> {
 type PathId = Result<Path<String>, PathRejection>;
 
 fn task_id(id: PathId) -> Result<Uuid, Problem> {
-    let invalid = |detail| Problem::from(Invalid::parameter("id", "value", detail));
-    let Path(id) = id.map_err(|rejection| invalid(rejection.body_text()))?;
-    Uuid::try_parse(&id).map_err(|error| invalid(error.to_string()))
+    let id = id.ok().and_then(|Path(id)| Uuid::try_parse(&id).ok());
+    let detail = "must be a UUID such as 01938a4e-9acc-77c8-b90a-92a109b260cb";
+    id.ok_or_else(|| Invalid::parameter("id", "value", detail).into())
 }
 
 /// A JSON body that clients may keep, if they ask each time whether it is still right.

@@ -144,6 +144,11 @@ impl Cache {
         self.find(self.prefix.task_key(id), TASK).await.unwrap_or(Cached::Unavailable)
     }
 
+    /// Whether readers are answered from the cache at present.
+    pub async fn is_usable(&self) -> bool {
+        !matches!(self.task(Uuid::nil()).await, Cached::Unavailable)
+    }
+
     pub async fn store(&self, lease: Lease, answer: &[u8]) {
         // It could never be stored.
         if i64::try_from(answer.len()).is_ok_and(|bytes| bytes > LISTS_BYTES_MAX) || self.is_paused() {

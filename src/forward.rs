@@ -128,6 +128,17 @@ impl Forwarder {
         receipts
     }
 
+    /// Whether the sidecar publishes or stands by, as its own `/readyz` says.
+    pub async fn is_ready(&self) -> bool {
+        let url = format!("{}/readyz", self.url.trim_end_matches(EVENTS_PATH));
+        let exchange = async {
+            let request = Request::get(url).body(FullBody::new(bytes::Bytes::new())).ok()?;
+            let response = spin_sdk::http::send(request.into_request().ok()?).await.ok()?;
+            Some(response.status() == StatusCode::OK)
+        };
+        matches!(within(self.timeout, exchange).await, Ok(Some(true)))
+    }
+
     fn note(&self, error: Option<&ForwardError>) {
         match error {
             None if self.failing.replace(false) => log::info("the sidecar takes events again"),

@@ -1,11 +1,9 @@
-//! What a request's headers ask for: conditions, preferences, an idempotency key, and where it came
-//! from. Parsed here once; what a standard says to ignore is ignored here.
+//! What a request's headers ask for: preferences, an idempotency key, and where it came from.
+//! Parsed here once; what a standard says to ignore is ignored here.
 
-use http::header::{IF_MATCH, IF_NONE_MATCH};
 use http::{HeaderMap, HeaderValue};
 use uuid::Uuid;
 
-use crate::entity_tags::{Comparison, EntityTags};
 use crate::fields::Invalid;
 
 /// The longest that a client may ask a write to wait for the broker.
@@ -14,17 +12,6 @@ const WAIT_S_MAX: u64 = 30;
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
 
-/// Conditions on the version that a write finds (RFC 9110, section 13.1).
-#[derive(Debug, Default, Eq, PartialEq)]
-pub struct Conditions {
-    /// If-Match: one of these, if there is a list; `*` is none, since a write needs its task anyway.
-    pub one_of: Option<Vec<i64>>,
-    /// If-None-Match: none of these.
-    pub none_of: Option<Vec<i64>>,
-    /// If-Match was sent, whatever it said.
-    pub has_if_match: bool,
-}
-
 /// Preferences (RFC 7240) that are honoured; any other is ignored, as it says.
 #[derive(Clone, Copy, Debug, Default, Eq, PartialEq)]
 pub struct Preferences {
@@ -32,40 +19,6 @@ pub struct Preferences {
     pub wait_s: Option<u64>,
     /// `return=minimal`.
     pub minimal: bool,
-}
-
-impl Conditions {
-    /// A list that cannot be read is a condition that does not hold: nothing is written.
-    pub fn parse(headers: &HeaderMap) -> Conditions {
-        let if_match = EntityTags::parse(headers, &IF_MATCH, Comparison::Strong);
-        let if_none_match = EntityTags::parse(headers, &IF_NONE_MATCH, Comparison::Weak);
-        let has_if_match = if_match.is_some();
-        let one_of = match if_match {
-            Some(EntityTags::Versions(versions)) => Some(versions),
-            Some(EntityTags::Malformed) => Some(vec![]),
-            Some(EntityTags::Any) | None => None,
-        };
-        match if_none_match {
-            // A task that is there is what must not be: no version will do.
-            Some(EntityTags::Any | EntityTags::Malformed) => {
-                Conditions { one_of: Some(vec![]), none_of: None, has_if_match }
-            }
-            Some(EntityTags::Versions(versions)) => {
-                Conditions { one_of, none_of: Some(versions), has_if_match }
-            }
-            None => Conditions { one_of, none_of: None, has_if_match },
-        }
-    }
-}
-
-/// Whether a reader's If-Match lets this version through.
-pub fn wants_version(headers: &HeaderMap, version: i64) -> bool {
-    EntityTags::parse(headers, &IF_MATCH, Comparison::Strong).is_none_or(|tags| tags.has(version))
-}
-
-/// Whether a reader has this version already, by its If-None-Match.
-pub fn has_version(headers: &HeaderMap, version: i64) -> bool {
-    EntityTags::parse(headers, &IF_NONE_MATCH, Comparison::Weak).is_some_and(|tags| tags.has(version))
 }
 
 /// A header that may be sent once: nothing if it is sent more often, since readers differ in which
@@ -193,49 +146,6 @@ mod tests {
             (HeaderName::from_static(name), HeaderValue::from_str(value).unwrap())
         };
         pairs.iter().map(pair).collect()
-    }
-
-    #[test]
-    fn conditions_are_lists_of_versions() {
-        let parse = |pairs| Conditions::parse(&headers(pairs));
-        assert_eq!(parse(&[]), Conditions::default());
-        let listed = parse(&[("if-match", "\"3\", W/\"4\", \"x\",\"5\"")]);
-        assert_eq!((listed.one_of, listed.has_if_match), (Some(vec![3, 5]), true));
-        let any = parse(&[("if-match", "*")]);
-        assert_eq!((any.one_of, any.has_if_match), (None, true));
-        let star_in_quotes = parse(&[("if-match", "\"a,*,b\"")]);
-        assert_eq!((star_in_quotes.one_of, star_in_quotes.has_if_match), (Some(vec![]), true));
-        assert_eq!(parse(&[("if-none-match", "W/\"3\"")]).none_of, Some(vec![3]));
-        assert_eq!(parse(&[("if-none-match", "*")]).one_of, Some(vec![]));
-        for malformed in ["if-match", "if-none-match"] {
-            let malformed = Conditions::parse(&headers(&[(malformed, "*, \"3\"")]));
-            assert_eq!(malformed.one_of, Some(vec![]));
-        }
-    }
-
-    #[test]
-    fn a_reader_gets_the_version_it_wants() {
-        for (value, wants) in
-            [("\"3\"", true), ("*", true), ("W/\"3\"", false), ("\"99\"", false), ("3", false)]
-        {
-            assert_eq!(wants_version(&headers(&[("if-match", value)]), 3), wants, "{value}");
-        }
-        assert!(wants_version(&HeaderMap::new(), 3));
-    }
-
-    #[test]
-    fn a_reader_has_the_version_it_names() {
-        for (value, has) in [
-            ("\"3\"", true),
-            ("W/\"3\"", true),
-            ("*", true),
-            ("\"4\"", false),
-            ("3", false),
-            ("\"x,*,y\"", false),
-        ] {
-            assert_eq!(has_version(&headers(&[("if-none-match", value)]), 3), has, "{value}");
-        }
-        assert!(!has_version(&HeaderMap::new(), 3));
     }
 
     #[test]

@@ -11,8 +11,10 @@ use thiserror::Error;
 use utoipa::ToSchema;
 
 use crate::config::ConfigError;
+use crate::entity_tags::Unmet;
 use crate::fields::{Errors, Invalid, Place};
 use crate::headers::parts;
+use crate::json::NotJson;
 use crate::log;
 use crate::store::StoreError;
 
@@ -29,9 +31,10 @@ pub const CHALLENGE_AFTER_A_TOKEN: &str = r#"Bearer realm="tasks", error="invali
 
 #[derive(Debug, Error)]
 pub enum Problem {
-    #[error("the body is not JSON: {0}")]
-    Malformed(String),
-    #[error("the body did not arrive: {0}")]
+    #[error("{0}")]
+    Malformed(#[from] NotJson),
+    /// With the host's words, which are for the log.
+    #[error("the connection ended before the whole body had arrived")]
     Incomplete(String),
     #[error("a bearer token is needed (RFC 6750)")]
     Unauthorized,
@@ -49,8 +52,8 @@ pub enum Problem {
     BodyTimeout,
     #[error("the first request with this Idempotency-Key is still in work")]
     InWork,
-    #[error("the task has another version by now; read it again")]
-    PreconditionFailed,
+    #[error("{0}")]
+    PreconditionFailed(Unmet),
     #[error("the body is larger than {0} KiB")]
     TooLarge(usize),
     #[error("send the body as {}", .0.join(" or "))]
@@ -118,7 +121,7 @@ pub fn render(mut response: Response, accept: Accept, request_id: &str) -> Respo
     }
     let (media_type, body) = match accept {
         Accept::Problem => ("application/problem+json", problem.details(request_id)),
-        Accept::FastApi => ("application/json", problem.as_fastapi()),
+        Accept::FastApi => ("application/json", problem.as_fastapi(request_id)),
     };
     let headers = response.headers_mut();
     headers.insert(header::CONTENT_TYPE, HeaderValue::from_static(media_type));
@@ -163,21 +166,38 @@ pub enum Accept {
 }
 
 impl Accept {
-    /// FastAPI's form is for who asks for `application/json` by name and not for problem details.
+    /// Problem details for every client that accepts them, or that accepts neither form. FastAPI's
+    /// form for a client that accepts `application/json` alone.
     pub fn of(headers: &HeaderMap) -> Accept {
-        let accepts = |media_type: &str| {
-            let values = headers.get_all(header::ACCEPT).into_iter().filter_map(|value| value.to_str().ok());
-            let mut ranges = values.flat_map(|value| parts(value, ','));
-            ranges.any(|range| {
-                parts(range, ';').next().is_some_and(|range| range.trim().eq_ignore_ascii_case(media_type))
-            })
-        };
-        if accepts("application/json") && !accepts("application/problem+json") {
+        let values: Vec<_> =
+            headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok()).collect();
+        if accepts(&values, "json") && !accepts(&values, "problem+json") {
             Accept::FastApi
         } else {
             Accept::Problem
         }
     }
+}
+
+/// Whether Accept takes `application/` with this subtype: the most specific range decides, with a
+/// weight of 0 for no (RFC 9110, section 12.5.1). A range with parameters is of another media type.
+fn accepts(values: &[&str], subtype: &str) -> bool {
+    let ranges = values.iter().flat_map(|value| parts(value, ','));
+    let decisions = ranges.filter_map(|range| {
+        let mut parts = parts(range, ';').map(str::trim);
+        let specificity = match parts.next()?.to_ascii_lowercase().split_once('/')? {
+            ("*", "*") => 0,
+            ("application", "*") => 1,
+            ("application", range) if range == subtype => 2,
+            _ => return None,
+        };
+        let weight = match parts.next() {
+            None => 1.0,
+            Some(parameter) => parameter.to_ascii_lowercase().strip_prefix("q=")?.parse::<f32>().ok()?,
+        };
+        Some((specificity, weight > 0.0))
+    });
+    decisions.max_by_key(|(specificity, _)| *specificity).is_some_and(|(_, is_accepted)| is_accepted)
 }
 
 impl Problem {
@@ -191,7 +211,7 @@ impl Problem {
             Problem::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Problem::BodyTimeout => StatusCode::REQUEST_TIMEOUT,
             Problem::InWork => StatusCode::CONFLICT,
-            Problem::PreconditionFailed => StatusCode::PRECONDITION_FAILED,
+            Problem::PreconditionFailed(_) => StatusCode::PRECONDITION_FAILED,
             Problem::TooLarge(_) => StatusCode::PAYLOAD_TOO_LARGE,
             Problem::UnsupportedMediaType(_) | Problem::UnsupportedEncoding => {
                 StatusCode::UNSUPPORTED_MEDIA_TYPE
@@ -238,9 +258,9 @@ impl Problem {
         })
     }
 
-    /// `detail` is a text, or for a 422 a list of what is wrong, each with where it is; and how
-    /// many it leaves out.
-    fn as_fastapi(&self) -> Value {
+    /// `detail` is a text. Of a 422 it is a list of what is wrong, each with where it is.
+    /// `request_id` and `errors_omitted` are those of [`Details`].
+    fn as_fastapi(&self, request_id: &str) -> Value {
         let item = |invalid: &Invalid| {
             let loc: Vec<Value> = match &invalid.place {
                 Place::Parameter(name) if name == "id" => vec!["path".into(), name.as_str().into()],
@@ -256,13 +276,16 @@ impl Problem {
             };
             json!({ "loc": loc, "msg": invalid.detail, "type": invalid.code })
         };
-        match self.errors() {
-            ([], _) => json!({ "detail": self.detail() }),
-            (errors, None) => json!({ "detail": errors.iter().map(item).collect::<Vec<_>>() }),
-            (errors, omitted) => {
-                json!({ "detail": errors.iter().map(item).collect::<Vec<_>>(), "errors_omitted": omitted })
-            }
+        let (errors, omitted) = self.errors();
+        let detail = match errors {
+            [] => json!(self.detail()),
+            errors => errors.iter().map(item).collect(),
+        };
+        let mut body = json!({ "detail": detail, "request_id": request_id });
+        if let Some(omitted) = omitted {
+            body["errors_omitted"] = json!(omitted);
         }
+        body
     }
 }
 
@@ -280,21 +303,39 @@ mod tests {
     use super::*;
 
     #[test]
-    fn fastapis_form_is_for_who_asks_for_json_and_not_for_problems() {
+    fn errors_are_problem_details_unless_only_json_is_accepted() {
         let of = |accept: &'static str| {
             let mut headers = HeaderMap::new();
             headers.insert(header::ACCEPT, HeaderValue::from_static(accept));
             Accept::of(&headers)
         };
-        assert_eq!(of("application/json"), Accept::FastApi);
-        assert_eq!(of("text/html, Application/JSON;q=0.9"), Accept::FastApi);
-        for accept in
-            ["*/*", "application/*", "application/problem+json", "application/json, application/problem+json"]
-        {
+        for accept in [
+            "application/json",
+            "text/html, Application/JSON;q=0.9",
+            "application/json;q=0.5",
+            "application/json, application/problem+json;q=0",
+            "application/*, application/problem+json;q=0",
+        ] {
+            assert_eq!(of(accept), Accept::FastApi, "{accept}");
+        }
+        for accept in [
+            "*/*",
+            "application/*",
+            "application/problem+json",
+            "application/json, application/problem+json",
+            // The defaults of axios and of httpie.
+            "application/json, text/plain, */*",
+            "application/json, */*;q=0.5",
+            "application/json;q=0, application/*",
+            "application/json;profile=x",
+            "application/json;q=loud",
+            r#"text/html;x=", application/json""#,
+            "text/html",
+            "",
+        ] {
             assert_eq!(of(accept), Accept::Problem, "{accept}");
         }
         assert_eq!(Accept::of(&HeaderMap::new()), Accept::Problem);
-        assert_eq!(of(r#"text/html;x=", application/json""#), Accept::Problem);
     }
 
     #[test]
@@ -317,7 +358,7 @@ mod tests {
             (details["errors"].as_array().unwrap().len(), &details["errors_omitted"]),
             (50, &json!(20))
         );
-        let fastapi = problem.as_fastapi();
+        let fastapi = problem.as_fastapi("a");
         assert_eq!(
             (fastapi["detail"].as_array().unwrap().len(), &fastapi["errors_omitted"]),
             (50, &json!(20))
@@ -332,8 +373,8 @@ mod tests {
         errors.push(|| invalid(Place::Parameter("limit".into())));
         let problem = Problem::Invalid(errors);
         assert_eq!(
-            problem.as_fastapi(),
-            json!({ "detail": [
+            problem.as_fastapi("a"),
+            json!({ "request_id": "a", "detail": [
                 { "loc": ["body", 0, "a/b"], "msg": "no", "type": "value" },
                 { "loc": ["query", "limit"], "msg": "no", "type": "value" },
             ]})

@@ -170,7 +170,13 @@ impl Query {
                 let time = parse_time(value).ok_or(("value", TIME))?;
                 self.due_before = Some(timestamp::to_text(&time));
             }
-            "q" => self.words = Some(text(value, WORDS_CHARS_MAX, "must have 1 to 200 characters")?),
+            "q" => {
+                let words = text(value, WORDS_CHARS_MAX, "must have 1 to 200 characters")?;
+                if !words.contains(char::is_alphanumeric) {
+                    return Err(("value", "has no word: at least one letter or digit is needed"));
+                }
+                self.words = Some(words);
+            }
             "sort" => self.sort = Sort::parse(value).ok_or(("value", SORT))?,
             "cursor" => self.after = Some(Cursor::decode(value).ok_or(("value", CURSOR))?),
             "limit" => {
@@ -308,6 +314,16 @@ mod tests {
         let tags = |count: usize| (0..count).map(|tag| format!("tag={tag}&")).collect::<String>();
         assert_eq!(Query::parse(&tags(20)).unwrap().tags.len(), 20);
         assert_eq!(Query::parse(&tags(21)).unwrap_err().listed()[0].code, "length");
+    }
+
+    #[test]
+    fn a_search_needs_a_word() {
+        for query in ["q=!!!", "q=%F0%9F%8E%89", "q=+", "q=%C2%AD"] {
+            assert_eq!(Query::parse(query).unwrap_err().listed()[0].code, "value", "{query}");
+        }
+        for query in ["q=c%2B%2B", "q=7", "q=%E6%97%A5", "q=%D9%A3"] {
+            assert!(Query::parse(query).is_ok(), "{query}");
+        }
     }
 
     #[test]

@@ -60,7 +60,7 @@ async fn collect(body: Body, bytes_max: usize) -> Result<Bytes, Problem> {
 }
 
 pub(super) fn parse(body: &[u8]) -> Result<Value, Problem> {
-    json::parse(body).map_err(|error| Problem::Malformed(error.to_string()))
+    Ok(json::parse(body)?)
 }
 
 #[cfg(test)]

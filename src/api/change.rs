@@ -6,8 +6,9 @@ use uuid::Uuid;
 
 use super::{PathId, body, json, task_id, with_etag, written};
 use crate::config::Config;
+use crate::entity_tags::Conditions;
 use crate::fields::{Changes, Errors, Invalid, NewTask, Shown};
-use crate::headers::{Conditions, IDEMPOTENCY_KEY, Preferences, traceparent};
+use crate::headers::{IDEMPOTENCY_KEY, Preferences, traceparent};
 use crate::instance::{self, Instance};
 use crate::problem::{PATCH_MEDIA_TYPES, Problem};
 use crate::store::{Changed, Deleted, Found};
@@ -53,7 +54,7 @@ pub(super) async fn delete(id: PathId, request: Request) -> Result<Response, Pro
             let preferences = Preferences { minimal: false, ..Preferences::parse(&parts.headers) };
             Ok(written::finish(&instance, vec![event], dropped, preferences, response).await)
         }
-        Deleted::Refused => Err(Problem::PreconditionFailed),
+        Deleted::Refused => Err(Problem::PreconditionFailed(conditions.unmet())),
         Deleted::Missing => Err(Problem::NoSuchTask),
     }
 }
@@ -82,7 +83,7 @@ async fn change(
             written::tell_applied(preferences.without_wait(), &mut response);
             Ok(response)
         }
-        Changed::Refused => Err(Problem::PreconditionFailed),
+        Changed::Refused => Err(Problem::PreconditionFailed(conditions.unmet())),
         Changed::Mismatched(names) => Err(mismatched(&names)),
         Changed::Missing => Err(Problem::NoSuchTask),
     }
@@ -110,8 +111,8 @@ fn refuse_key(parts: &Parts) -> Result<(), Problem> {
 }
 
 fn conditions(parts: &Parts, config: &Config) -> Result<Conditions, Problem> {
-    let conditions = Conditions::parse(&parts.headers);
-    if config.require_if_match && !conditions.has_if_match {
+    let conditions = Conditions::parse(&parts.headers)?;
+    if config.require_if_match && !conditions.has_if_match() {
         return Err(Problem::PreconditionRequired);
     }
     Ok(conditions)

@@ -1,19 +1,20 @@
 use axum::extract::Request;
 use axum::response::Response;
-use http::{HeaderMap, StatusCode, header};
+use http::{StatusCode, header};
 
 use super::{PathId, json, task_id, with_etag};
 use crate::cache::Cached;
-use crate::headers::{has_version, wants_version};
+use crate::entity_tags::Conditions;
 use crate::instance;
 use crate::problem::Problem;
 
 pub(super) async fn task(id: PathId, request: Request) -> Result<Response, Problem> {
     let id = task_id(id)?;
+    let conditions = Conditions::parse(request.headers())?;
     let instance = instance::get().await?;
     let lease = match instance.cache.task(id).await {
         Cached::Hit(cached) => match decode(&cached) {
-            Some((version, document)) => return found(version, document, request.headers()),
+            Some((version, document)) => return found(version, document, &conditions),
             None => None,
         },
         Cached::Miss(lease) => Some(lease),
@@ -23,7 +24,7 @@ pub(super) async fn task(id: PathId, request: Request) -> Result<Response, Probl
     if let Some(lease) = lease {
         instance.cache.store(lease, format!("{}\n{}", task.version, task.document).as_bytes()).await;
     }
-    found(task.version, task.document.as_bytes(), request.headers())
+    found(task.version, task.document.as_bytes(), &conditions)
 }
 
 /// What has happened to a task and is not on the topic yet.
@@ -35,11 +36,11 @@ pub(super) async fn events(id: PathId) -> Result<Response, Problem> {
 }
 
 /// In the order of RFC 9110, section 13.2.2.
-fn found(version: i64, document: &[u8], headers: &HeaderMap) -> Result<Response, Problem> {
-    if !wants_version(headers, version) {
-        return Err(Problem::PreconditionFailed);
+fn found(version: i64, document: &[u8], conditions: &Conditions) -> Result<Response, Problem> {
+    if !conditions.wants(version) {
+        return Err(Problem::PreconditionFailed(conditions.unmet()));
     }
-    if !has_version(headers, version) {
+    if !conditions.has(version) {
         return Ok(with_etag(version, json(document.to_vec())));
     }
     // What a 200 would say of the task, without the task (RFC 9110, section 15.4.5).

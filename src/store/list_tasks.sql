@@ -16,7 +16,7 @@ with page as (
           and ($2::int2 is null or priority = $2::int2)
           and ($3::text[] is null or tags @> $3::text[])
           and ($4::text is null or coalesce(due_at, 'infinity') < ($4::text)::timestamptz)
-          and ($5::text is null or words @@ plainto_tsquery('simple', words_in($5::text)))
+          and ($5::text is null or words @@ words_query($5::text))
           and ($6::text is null or ({key}, id) {after} (($6::text)::{type}, $7::uuid))
         order by {key} {direction}, id {direction}
         limit $8::int8 + 1 offset $9::int8

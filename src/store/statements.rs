@@ -9,8 +9,8 @@ use spin_sdk::pg::{Decode, Error as PgError, ParameterValue, Row};
 use uuid::Uuid;
 
 use super::{Store, StoreError, rows};
+use crate::entity_tags::Conditions;
 use crate::fields::{Changes, Shown};
-use crate::headers::Conditions;
 use crate::query::{Cursor, Query, SortKey};
 use crate::task::Task;
 
@@ -78,6 +78,11 @@ pub struct Page {
 }
 
 impl Store {
+    /// Whether PostgreSQL answers.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        self.run(async |connection| rows(connection, "select 1", Vec::new()).await.map(drop)).await
+    }
+
     /// Commits a new task and its event. Safe to repeat: the second time it does nothing.
     pub async fn insert_task(&self, task: &Task, event: &Event) -> Result<(), StoreError> {
         let parameters = new_task(task, event);
@@ -351,8 +356,8 @@ fn written(
     traceparent: Option<&str>,
     conditions: &Conditions,
 ) -> Vec<ParameterValue> {
-    let versions = |versions: &Option<Vec<i64>>| match versions {
-        Some(versions) => ParameterValue::ArrayInt64(versions.iter().copied().map(Some).collect()),
+    let versions = |versions: Option<Vec<i64>>| match versions {
+        Some(versions) => ParameterValue::ArrayInt64(versions.into_iter().map(Some).collect()),
         None => ParameterValue::DbNull,
     };
     vec![
@@ -360,8 +365,8 @@ fn written(
         uuid(event_id),
         time(&timestamp::now()),
         optional(traceparent),
-        versions(&conditions.one_of),
-        versions(&conditions.none_of),
+        versions(conditions.one_of()),
+        versions(conditions.none_of()),
     ]
 }
 

@@ -25,6 +25,10 @@ async fn the_same_request_with_the_same_key_makes_one_task() -> Result<()> {
 
     let other = create(&deployment.api, "k-1", &json!({ "title": "c" })).await?;
     assert_eq!(other.status, StatusCode::UNPROCESSABLE_ENTITY, "{other:?}");
+    assert_eq!(other.json()?["errors"][0]["header"], "Idempotency-Key");
+    let fastapi = deployment.api.post("/api/tasks").header("accept", "application/json");
+    let fastapi = answer(fastapi.header("idempotency-key", "k-1").json(&json!({ "title": "c" }))).await?;
+    assert_eq!(fastapi.json()?["detail"][0]["loc"], json!(["header", "Idempotency-Key"]));
     let new = create(&deployment.api, "k-2", &json!({ "title": "c" })).await?;
     assert_eq!(new.status, StatusCode::CREATED);
     let bad = create(&deployment.api, "", &json!({ "title": "c" })).await?;

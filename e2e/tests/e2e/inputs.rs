@@ -163,18 +163,18 @@ async fn only_a_valid_traceparent_is_published() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
-async fn the_root_leads_to_the_page_for_people() -> Result<()> {
+async fn the_root_and_redoc_lead_to_the_page_for_people() -> Result<()> {
     let hash = "0".repeat(64);
     for tokens in [&[][..], &[("api_token_hashes", hash.as_str())]] {
         let deployment = Deployment::start_with(tokens).await?;
         let client = reqwest::Client::builder().redirect(Policy::none()).timeout(LIMIT).build()?;
-        for method in ["GET", "HEAD"] {
-            let request = client.request(method.parse()?, deployment.api.url("/"));
+        for (method, path) in [("GET", "/"), ("HEAD", "/"), ("GET", "/redoc")] {
+            let request = client.request(method.parse()?, deployment.api.url(path));
             let redirect = answer(request).await?;
             assert_eq!(
                 (redirect.status, redirect.header("location")),
                 (StatusCode::TEMPORARY_REDIRECT, Some("/docs")),
-                "{method}"
+                "{method} {path}"
             );
         }
         let page = answer(deployment.api.get("/")).await?;

@@ -142,6 +142,8 @@ async fn what_no_list_can_be_asked_for_is_refused_by_name() -> Result<()> {
         ("due_before=tomorrow", "due_before"),
         ("tag=", "tag"),
         ("q=%00", "q"),
+        ("q=%21%21", "q"),
+        ("q=%F0%9F%8E%89", "q"),
         ("cursor=AAAA", "cursor"),
         ("offset=10001", "offset"),
         ("page=2", "page"),
@@ -182,7 +184,7 @@ async fn the_order_of_creation_is_that_of_the_field() -> Result<()> {
 }
 
 /// A text, and what it is found by.
-const FOUND: [(&str, &[&str]); 12] = [
+const FOUND: [(&str, &[&str]); 16] = [
     ("invoice-2024", &["2024", "invoice", "invoice-2024", "INVOICE 2024"]),
     ("milk/bread", &["bread", "milk", "milk/bread", "bread,milk"]),
     ("fix v1.2.3", &["v1", "v1.2", "v1.2.3", "fix", "3"]),
@@ -197,8 +199,15 @@ const FOUND: [(&str, &[&str]); 12] = [
     ("don't", &["don't", "don", "don’t"]),
     ("«Война и мир»", &["война", "МИР"]),
     ("a&lt;b <i>c</i>", &["lt", "b", "i", "c"]),
-    ("٢٠٢٤ हिन्दी cafe\u{301}", &["٢٠٢٤", "हिन्दी", "cafe\u{301}"]),
+    ("٢٠٢٤ हिन्दी cafe\u{301}", &["٢٠٢٤", "हिन्दी", "cafe\u{301}", "café", "cafe"]),
+    ("a naïve emoji 🎉", &["naive", "NAÏVE", "naïv", "emo", "emoji 🎉"]),
+    ("東京日本語カメラ", &["日本語", "東京", "カメラ", "京日 ラ"]),
+    ("ｶﾞﾗｽの第２章", &["ガラス", "の第2章", "2章"]),
+    ("한국어 공부", &["한국", "공부"]),
 ];
+
+/// Searches that find none of these titles.
+const NOT_FOUND: [&str; 6] = ["nowhere", "oji", "本日", "カラス", "국어", "vi"];
 
 #[tokio::test(flavor = "multi_thread")]
 async fn words_are_found_as_people_see_them() -> Result<()> {
@@ -228,12 +237,18 @@ async fn are_found(deployment: &Deployment) -> Result<()> {
     }
     for (title, queries) in FOUND {
         for query in queries {
-            let encoded: String = query.bytes().map(|byte| format!("%{byte:02X}")).collect();
-            let found = deployment.api.list(&format!("?q={encoded}")).await?;
+            let found = deployment.api.list(&format!("?q={}", encoded(query))).await?;
             assert!(found.iter().any(|task| task["title"] == title), "{query} in {title}: {found:?}");
             assert!(found.len() < FOUND.len(), "{query} is in every title");
         }
     }
-    assert_eq!(deployment.api.list("?q=nowhere").await?.len(), 0);
+    for query in NOT_FOUND {
+        let found = deployment.api.list(&format!("?q={}", encoded(query))).await?;
+        assert_eq!(found, [Value::Null; 0], "{query}");
+    }
     Ok(())
+}
+
+fn encoded(query: &str) -> String {
+    query.bytes().map(|byte| format!("%{byte:02X}")).collect()
 }

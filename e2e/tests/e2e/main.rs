@@ -38,6 +38,7 @@ mod restore; // the database is of another time
 mod lost_commits; // or has lost its last changes
 mod chaos; // the whole product under faults
 mod ingest; // the sidecar's own interface
+mod health; // probes of the application
 mod operations; // the sidecar's interface for operators
 mod settings; // the sidecar's settings
 mod clients; // many at once

@@ -75,12 +75,98 @@ async fn what_is_no_json_of_64_kib_at_most_is_refused() -> Result<()> {
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn bodies_and_ids_are_refused_in_words_for_people() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    for (body, words) in [
+        ("", "the body is empty"),
+        ("\u{feff}{\"title\": \"a\"}", "begins with a byte order mark"),
+        ("{\"title\": ", "ends before its JSON is complete"),
+        ("{\"title\": \"a\"} {}", "line 1, column 16"),
+        ("title=a", "line 1, column 2"),
+        ("{\"title\": \"a\", \"title\": \"b\"}", "the same name twice"),
+    ] {
+        for (method, path) in [
+            ("POST", "/api/tasks"),
+            ("POST", "/api/tasks:batch"),
+            ("PUT", "/api/tasks/00000000-0000-7000-8000-000000000000"),
+            ("PATCH", "/api/tasks/00000000-0000-7000-8000-000000000000"),
+        ] {
+            let request = deployment.api.request(method, path)?.header("content-type", "application/json");
+            let refused = answer(request.body(body)).await?;
+            assert_eq!(refused.status, StatusCode::BAD_REQUEST, "{method} {body}");
+            assert!(refused.json()?["detail"].as_str().unwrap().contains(words), "{body}: {refused:?}");
+        }
+    }
+    for id in ["7", "01938a4e-9acc-77c8-b90a", "%FF", "%00"] {
+        let refused = answer(deployment.api.get(&format!("/api/tasks/{id}"))).await?;
+        let error = &refused.json()?["errors"][0];
+        assert_eq!((refused.status, &error["parameter"]), (StatusCode::UNPROCESSABLE_ENTITY, &json!("id")));
+        assert!(error["detail"].as_str().unwrap().starts_with("must be a UUID such as"), "{error}");
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn errors_are_problem_details_unless_only_json_is_accepted() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    for (accept, media_type) in [
+        ("application/json", "application/json"),
+        ("application/json, application/problem+json;q=0", "application/json"),
+        ("*/*", "application/problem+json"),
+        // The defaults of axios and of httpie.
+        ("application/json, text/plain, */*", "application/problem+json"),
+        ("application/json, */*;q=0.5", "application/problem+json"),
+        ("application/json;q=0, application/*", "application/problem+json"),
+    ] {
+        for (request, status) in [
+            (deployment.api.post("/api/tasks").json(&json!({})), StatusCode::UNPROCESSABLE_ENTITY),
+            (deployment.api.get("/api/nothing"), StatusCode::NOT_FOUND),
+        ] {
+            let refused = answer(request.header("accept", accept)).await?;
+            assert_eq!(
+                (refused.status, refused.header("content-type")),
+                (status, Some(media_type)),
+                "{accept}"
+            );
+            let body = refused.json()?;
+            assert_eq!(body["request_id"].as_str(), refused.header("x-request-id"), "{accept}: {body}");
+        }
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_slash_at_the_end_is_redirected_away() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    let client = reqwest::Client::builder().redirect(reqwest::redirect::Policy::none()).build()?;
+    let task = "/api/tasks/00000000-0000-7000-8000-000000000000";
+    for (method, path, location) in [
+        ("GET", "/api/tasks/".to_owned(), "/api/tasks".to_owned()),
+        ("GET", "/api/tasks/?limit=1&q=a%20b".to_owned(), "/api/tasks?limit=1&q=a%20b".to_owned()),
+        ("POST", "/api/tasks//".to_owned(), "/api/tasks".to_owned()),
+        ("POST", "/api/tasks:batch/".to_owned(), "/api/tasks:batch".to_owned()),
+        ("PATCH", format!("{task}/"), task.to_owned()),
+        ("GET", format!("{task}/events/"), format!("{task}/events")),
+    ] {
+        let redirect = answer(client.request(method.parse()?, deployment.api.url(&path))).await?;
+        assert_eq!(redirect.status, StatusCode::PERMANENT_REDIRECT, "{method} {path}");
+        assert_eq!(redirect.header("location"), Some(location.as_str()), "{method} {path}");
+    }
+    for path in ["//example.com/", "/nothing/"] {
+        let missing = answer(client.get(deployment.api.url(path))).await?;
+        assert_eq!(missing.status, StatusCode::NOT_FOUND, "{path}");
+    }
+    let followed = answer(deployment.api.post("/api/tasks/").json(&json!({ "title": "a" }))).await?;
+    assert_eq!(followed.status, StatusCode::CREATED, "{followed:?}");
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn paths_methods_ids_and_limits_that_are_not_there_are_refused() -> Result<()> {
     let deployment = Deployment::start().await?;
     let unknown_task = "/api/tasks/00000000-0000-7000-8000-000000000000";
     for (method, path, expected) in [
         ("GET", "/docs.html", StatusCode::NOT_FOUND),
-        ("GET", "/api/tasks/", StatusCode::NOT_FOUND),
         ("POST", "/api/task", StatusCode::NOT_FOUND),
         ("GET", unknown_task, StatusCode::NOT_FOUND),
         ("GET", "/api/tasks/7", StatusCode::UNPROCESSABLE_ENTITY),
