@@ -16,6 +16,7 @@ mod creations; // many commits in one
 mod forward; // tell the sidecar
 mod problem; // what a client is told when something is wrong
 mod instance; // what outlives a request
+mod idle; // when the instance ends itself
 mod together; // what requests share: a question to the host,
 mod signal; // and its answer
 mod spawned; // what goes on after them
@@ -41,6 +42,7 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 #[spin_sdk::http_service]
 async fn handle(request: Request) -> Result<WasiResponse, ErrorCode> {
+    let _in_flight = idle::InFlight::new();
     let request_id = headers::request_id(request.headers());
     let accept = Accept::of(request.headers());
     let answer = match instance::get().await {

@@ -42,5 +42,6 @@ mod health; // probes of the application
 mod operations; // the sidecar's interface for operators
 mod settings; // the sidecar's settings
 mod clients; // many at once
+mod instances; // how the component's instances end
 mod documents; // OpenAPI, AsyncAPI and /docs
 mod schema; // the statements fit the migrations
