@@ -6,7 +6,7 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 
-use super::guard::Token;
+use super::auth::Token;
 use super::{BATCH_PATH, TASKS_PATH, body, json, with_etag, written};
 use crate::fields::{Invalid, NewTask};
 use crate::headers::{Preferences, idempotency_key, traceparent};
@@ -28,7 +28,7 @@ pub(super) async fn one(request: Request) -> Result<Response, Problem> {
     let (task, event) = &*new;
     let document = serde_json::to_string(task).expect("a task has only string keys");
     let dropped = match key {
-        None => instance.creations.commit(Rc::clone(&new), &instance.store, &instance.cache).await?,
+        None => instance.group_commit.commit(Rc::clone(&new), &instance.store, &instance.cache).await?,
         Some(key) => {
             let request = Once::of(&parts, TASKS_PATH, &key, &body);
             let inserted = instance.store.insert_task_once(task, event, &request, &document).await;
