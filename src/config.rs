@@ -1,5 +1,5 @@
 //! Configuration of the component: Spin variables, read once per instance.
-//! `spin.toml` holds the defaults; README.md has the table.
+//! `spin.toml` holds the defaults, and docs/configuration.md has the table.
 
 use std::sync::Arc;
 use std::time::Duration;

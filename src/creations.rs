@@ -1,6 +1,8 @@
-//! Creations that come together are committed together: one statement is under way in the instance, and what gathers
-//! meanwhile, until there is a connection for it, goes with the next. Parsing, planning and the commit cost more than the
-//! rows.
+//! Group commit of creations. While one INSERT runs, or waits for its connection, new creations queue.
+//! The next INSERT takes the whole queue, since parsing, planning and the commit cost more than rows.
+//!
+//! All of a group commit or none. When PostgreSQL refuses the statement, each is tried alone. Changes
+//! are not grouped: a row that another session locks would hold up the others' changes.
 
 use std::rc::Rc;
 use std::time::Duration;
