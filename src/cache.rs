@@ -34,7 +34,7 @@ use crate::log;
 /// write invalidates them all.
 const LISTS_MAX: i64 = 1_000;
 
-/// Bytes of the fields of one hash at most, likewise: a list of 100 tasks has up to 6 MB.
+/// Bytes of the fields of one hash at most, with the same effect. A list of 100 tasks has up to 6 MB.
 const LISTS_BYTES_MAX: i64 = 8 * 1024 * 1024;
 
 /// The field of a task in its hash.

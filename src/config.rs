@@ -1,5 +1,5 @@
 //! Configuration of the component, read once per instance from one Spin variable, `settings`.
-//! `spin.toml` fills it in and holds the defaults; README.md has the table.
+//! `spin.toml` fills it in and holds the defaults; docs/configuration.md has the table.
 
 use std::ops::RangeInclusive;
 use std::sync::Arc;

@@ -1,5 +1,8 @@
-//! Group commit: while one INSERT runs, new creates queue; the next INSERT takes the whole queue.
-//! Parsing, planning and the commit cost more than the rows.
+//! Group commit of creates. While one INSERT runs, or waits for its connection, new creates queue.
+//! The next INSERT takes the whole queue, since parsing, planning and the commit cost more than rows.
+//!
+//! All of a group or none. When PostgreSQL refuses the statement, each create is tried alone. Changes
+//! are not grouped: a row that another session locks would hold up the others' changes.
 
 use std::rc::Rc;
 use std::time::Duration;

@@ -1,7 +1,7 @@
 //! The component: answers `/api/tasks` on PostgreSQL and Redis through Spin's host bindings.
 //!
 //! A 2xx for a write means that the task and its event are committed; whether Redis, the sidecar or
-//! Kafka are up is of no account to it. ARCHITECTURE.md draws the path of a request.
+//! Kafka are up is of no account to it. ARCHITECTURE.md walks through a create.
 
 mod api; // routes and handlers
 mod headers; // parses preferences, idempotency key and trace context

@@ -27,7 +27,7 @@ use crate::offered::{Companion, Offered, event_bytes};
 use crate::operations::{self, Operations};
 use crate::repair::Repair;
 
-/// Four times what the component sends at once.
+/// The component sends up to 512 KiB of payloads at once, and the rest of each event on top.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// For a body to arrive.

