@@ -18,10 +18,11 @@ const FROM_SWAGGER_UI: [(&str, &str); 3] = [
 ];
 
 /// Path in this folder, path of the URL, media type.
-const OURS: [(&str, &str, &str); 4] = [
+const OURS: [(&str, &str, &str); 5] = [
     ("page/index.html", "/docs", "text/html; charset=utf-8"),
     ("page/start.js", "/docs/start.js", "text/javascript; charset=utf-8"),
     ("openapi.json", "/openapi.json", "application/json"),
+    ("openapi-3.0.json", "/openapi-3.0.json", "application/json"),
     ("asyncapi.json", "/asyncapi.json", "application/json"),
 ];
 

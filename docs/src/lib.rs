@@ -1,4 +1,5 @@
-//! The component for those who read about the API: `/docs`, `/openapi.json` and `/asyncapi.json`.
+//! The component for those who read about the API: `/docs`, `/openapi.json`,
+//! `/openapi-3.0.json` and `/asyncapi.json`.
 //!
 //! All of it is in the component, so that a browser asks no other host; and none of it is in the API's
 //! own component, whose instances stay small. Nobody needs a token to read it.

@@ -4,6 +4,7 @@ import json
 import sys
 
 from jsonschema import Draft7Validator, Draft202012Validator, FormatChecker
+from openapi_schema_validator import OAS30Validator
 from openapi_spec_validator import validate
 
 
@@ -13,6 +14,8 @@ def examples(node):
         if isinstance(node.get("examples"), list) and ("type" in node or "$ref" in node):
             for example in node["examples"]:
                 yield node, example
+        if "example" in node and "type" in node:
+            yield node, node["example"]
         if "schema" in node and "example" in node:
             yield node["schema"], node["example"]
         if "payload" in node and isinstance(node.get("examples"), list):
@@ -27,7 +30,7 @@ def examples(node):
 document = json.load(sys.stdin)
 if "openapi" in document:
     validate(document)
-    dialect = Draft202012Validator
+    dialect = OAS30Validator if document["openapi"].startswith("3.0.") else Draft202012Validator
 else:
     # AsyncAPI's own schemas are a superset of this draft.
     dialect = Draft7Validator

@@ -4,6 +4,7 @@ use contract::{EventType, SOURCE};
 use serde_json::{Map, Value, json};
 
 use super::schemas::{self, reference, task};
+use super::{LICENSE_URL, contact};
 
 pub(super) const EVENT_TYPES: [EventType; 3] =
     [EventType::TaskCreated, EventType::TaskUpdated, EventType::TaskDeleted];
@@ -20,6 +21,9 @@ pub(super) fn asyncapi() -> Value {
         EVENT_TYPES.map(|event_type| (event_type.to_string(), message(event_type))).into_iter().collect();
     let mut schemas = schemas::only(&["Task", "Status", "Priority"]);
     schemas["Headers"] = headers();
+    for event_type in EVENT_TYPES {
+        schemas[schema_name(event_type)] = payload(event_type);
+    }
     json!({
         "asyncapi": "3.0.0",
         "info": {
@@ -27,9 +31,18 @@ pub(super) fn asyncapi() -> Value {
             "version": env!("CARGO_PKG_VERSION"),
             "description": "Every committed change of a task, at least once, the changes of a task in their \
                             order and in one partition. Every occurrence of an event has the same ce_id.",
-            "license": { "name": "Apache-2.0" },
+            "contact": contact(),
+            "license": { "name": "Apache-2.0", "url": LICENSE_URL },
+            "tags": [{ "name": "tasks", "description": "What happened to tasks." }],
         },
         "defaultContentType": "application/json",
+        "servers": {
+            "kafka": {
+                "host": "127.0.0.1:9092",
+                "protocol": "kafka",
+                "description": "Where a broker listens on a developer's machine. A deployment has its own.",
+            },
+        },
         "channels": {
             "task_events": {
                 "address": "task_events",
@@ -43,6 +56,7 @@ pub(super) fn asyncapi() -> Value {
                 "action": "send",
                 "channel": { "$ref": "#/channels/task_events" },
                 "summary": "What happened to tasks",
+                "description": "The sidecar publishes an event after its change is committed.",
                 "messages": sent,
             },
         },
@@ -68,11 +82,7 @@ fn message(event_type: EventType) -> Value {
         "summary": summary,
         "contentType": "application/json",
         "headers": reference("Headers"),
-        "payload": {
-            "type": "object",
-            "required": ["event_type", "data"],
-            "properties": { "event_type": { "const": event_type }, "data": reference("Task") },
-        },
+        "payload": reference(schema_name(event_type)),
         "bindings": { "kafka": { "key": key, "bindingVersion": "0.5.0" } },
         "examples": [{
             "headers": {
@@ -91,6 +101,28 @@ fn message(event_type: EventType) -> Value {
     })
 }
 
+/// Generators name a type after the schema's name, and have none for a schema without one.
+fn schema_name(event_type: EventType) -> &'static str {
+    match event_type {
+        EventType::TaskCreated => "TaskCreated",
+        EventType::TaskUpdated => "TaskUpdated",
+        EventType::TaskDeleted => "TaskDeleted",
+    }
+}
+
+fn payload(event_type: EventType) -> Value {
+    json!({
+        "type": "object",
+        "required": ["event_type", "data"],
+        "properties": { "event_type": only(event_type.as_str()), "data": reference("Task") },
+    })
+}
+
+/// One text and no other. Generators know an `enum` of one value better than `const`.
+fn only(text: &str) -> Value {
+    json!({ "type": "string", "enum": [text] })
+}
+
 /// CloudEvents 1.0 in binary mode.
 fn headers() -> Value {
     let id = |description: &str| json!({ "type": "string", "format": "uuid", "description": description });
@@ -101,11 +133,11 @@ fn headers() -> Value {
             "ce_sequence", "ce_partitionkey",
         ],
         "properties": {
-            "content-type": { "const": "application/json" },
-            "ce_specversion": { "const": "1.0" },
+            "content-type": only("application/json"),
+            "ce_specversion": only("1.0"),
             "ce_id": id("The event's id, the same at every occurrence."),
-            "ce_type": { "enum": EVENT_TYPES },
-            "ce_source": { "const": SOURCE },
+            "ce_type": { "type": "string", "enum": EVENT_TYPES },
+            "ce_source": only(SOURCE),
             "ce_subject": id("The task's id."),
             "ce_time": { "type": "string", "format": "date-time" },
             "ce_sequence": {

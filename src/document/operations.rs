@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::contact;
 use super::responses::{self, answer, errors};
 use super::schemas::{self, reference, task};
 use crate::fields::{TAG_CHARS_MAX, TAGS_MAX};
@@ -20,6 +21,9 @@ pub(super) fn openapi() -> Value {
          if they are there twice. HEAD is \
          answered wherever GET is, and OPTIONS everywhere."
     );
+    document["info"]["contact"] = contact();
+    document["tags"] =
+        json!([{ "name": "tasks", "description": "Tasks, and their events that wait for the topic." }]);
     document["servers"] = json!([{ "url": "/" }]);
     // Without configured tokens the API is open; nothing in a document can say which it is.
     document["security"] = json!([{}, { "bearer": [] }]);
@@ -52,6 +56,7 @@ fn list() -> Value {
         "tags": ["tasks"],
         "operationId": "listTasks",
         "summary": "A page of tasks, the newest first if nothing else is asked for",
+        "description": "Filters narrow the list together. The Link header of a page leads to the next one.",
         "parameters": asked(&filters),
         "responses": with("200", answer("A page; Link leads to the next one.", &["Link"], Some(page)), &["422"]),
     })
@@ -67,6 +72,7 @@ fn create() -> Value {
         "tags": ["tasks"],
         "operationId": "createTask",
         "summary": "Create a task",
+        "description": "The task and its event are committed together. With an Idempotency-Key the request is safe to repeat.",
         "parameters": asked(&["IdempotencyKey", "Prefer", "Traceparent"]),
         "requestBody": body("NewTask", &["application/json"], &json!({ "title": "buy milk" })),
         "responses": responses,
@@ -83,6 +89,7 @@ fn create_many() -> Value {
         "tags": ["tasks"],
         "operationId": "createTasks",
         "summary": "Create up to 500 tasks, all or none",
+        "description": "One invalid task refuses the batch. With an Idempotency-Key the request is safe to repeat.",
         "parameters": asked(&["IdempotencyKey", "Prefer", "Traceparent"]),
         "requestBody": body("NewTasks", &["application/json"], &json!([{ "title": "a" }, { "title": "b" }])),
         "responses": responses,
@@ -97,6 +104,7 @@ fn read() -> Value {
         "tags": ["tasks"],
         "operationId": "getTask",
         "summary": "Read a task",
+        "description": "With If-None-Match, a task that is still of that version is not sent again.",
         "parameters": asked(&["IfMatch", "IfNoneMatch"]),
         "responses": responses,
     })
@@ -120,6 +128,7 @@ fn patch() -> Value {
         "tags": ["tasks"],
         "operationId": "patchTask",
         "summary": "Change some fields of a task (RFC 7396)",
+        "description": "Absent fields stay as they are. Null removes description and due_at.",
         "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent"]),
         "requestBody": body("TaskPatch", PATCH_MEDIA_TYPES, &json!({ "status": "done", "due_at": null })),
         "responses": changed(),
@@ -132,6 +141,7 @@ fn delete() -> Value {
         "tags": ["tasks"],
         "operationId": "deleteTask",
         "summary": "Delete a task",
+        "description": "The event of the deletion carries the task's last state.",
         "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent"]),
         "responses": with(
             "204",
@@ -148,6 +158,7 @@ fn events() -> Value {
         "tags": ["tasks"],
         "operationId": "listPendingEvents",
         "summary": "What happened to a task and is not on the topic yet",
+        "description": "The events of a deleted task are shown too, until they are on the topic.",
         "responses": with("200", found, &["404", "422"]),
     })
 }
@@ -231,7 +242,7 @@ fn parameters() -> Value {
              words, so `2024` finds invoice-2024, and `example` an e-mail address with it.",
             words(WORDS_CHARS_MAX),
         ),
-        "Sort": query("sort", "A minus is for descending.", json!({ "enum": sorts, "default": "-created_at" })),
+        "Sort": query("sort", "A minus is for descending.", json!({ "type": "string", "enum": sorts, "default": "-created_at" })),
         "Cursor": query(
             "cursor",
             "Where the page begins: from the Link header of the page before, with the same sort. Not with \

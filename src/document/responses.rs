@@ -2,6 +2,7 @@
 
 use serde_json::{Map, Value, json};
 
+use super::PROBLEM_JSON;
 use super::schemas::{reference, task};
 use crate::problem::{CHALLENGE, CHALLENGE_AFTER_A_TOKEN};
 
@@ -68,16 +69,18 @@ pub(super) fn components() -> Value {
             "title": title, "status": number, "detail": detail,
             "request_id": "01938a4e-9acc-77c8-b90a-92a109b260cb",
         });
-        let mut fastapi = json!({ "detail": detail });
+        let mut fastapi = json!({ "detail": detail, "request_id": problem["request_id"] });
+        let mut fastapi_schema = "FastApiError";
         if number == 422 {
             problem["errors"] = invalid.clone();
             fastapi["detail"] =
                 json!([{ "loc": ["body", "title"], "msg": "is required", "type": "required" }]);
+            fastapi_schema = "FastApiValidationError";
         }
         let mut response = answer(detail, headers, None);
         response["content"] = json!({
-            "application/problem+json": { "schema": reference("Problem"), "example": problem },
-            "application/json": { "schema": reference("FastApiError"), "example": fastapi },
+            PROBLEM_JSON: { "schema": reference("Problem"), "example": problem },
+            "application/json": { "schema": reference(fastapi_schema), "example": fastapi },
         });
         responses.insert(status.to_owned(), response);
     }
@@ -124,7 +127,7 @@ pub(super) fn headers() -> Value {
         "WWW-Authenticate": {
             "description": "How to authenticate (RFC 6750); with an error if there was a token.",
             "required": true,
-            "schema": { "enum": [CHALLENGE, CHALLENGE_AFTER_A_TOKEN] },
+            "schema": { "type": "string", "enum": [CHALLENGE, CHALLENGE_AFTER_A_TOKEN] },
         },
     })
 }

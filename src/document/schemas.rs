@@ -9,7 +9,7 @@ use crate::fields::{
     TITLE_CHARS_MAX,
 };
 use crate::problem::Details;
-use crate::task::Task;
+use crate::task::{Task, create};
 
 #[derive(OpenApi)]
 #[openapi(components(schemas(Task, NewTask, Changes, Details)))]
@@ -26,7 +26,9 @@ const NOT_BLANK: &str = r"^[^\u0000]*[^\u0000\u0009-\u000d\u0020\u0085\u00a0\u16
 pub(super) fn openapi() -> Value {
     let mut document = serde_json::to_value(Derived::openapi()).unwrap();
     let schemas = document["components"]["schemas"].as_object_mut().unwrap();
+    merge_places(schemas);
     limit(schemas);
+    describe_defaults(schemas);
     refuse_the_unknown(schemas);
     let replacement = replacement(schemas);
     schemas.insert("TaskReplacement".to_owned(), replacement);
@@ -76,18 +78,35 @@ fn limit(schemas: &mut Map<String, Value>) {
             field.extend(limits.as_object().unwrap().clone());
         }
     }
-    let defaults = NewTask::parse(json!({ "title": "a" })).unwrap();
-    let fields = &mut schemas["NewTask"]["properties"];
-    fields["status"]["default"] = json!(defaults.status);
-    fields["priority"]["default"] = json!(defaults.priority);
-    fields["tags"]["default"] = json!(defaults.tags);
-    fields["description"]["default"] = json!(defaults.description);
-    fields["due_at"]["default"] = json!(defaults.due_at);
     schemas["Task"]["examples"] = json!([task()]);
     schemas["Problem"]["properties"]["errors"]["maxItems"] = json!(ERRORS_LISTED_MAX);
-    let code = json!({ "enum": ["required", "type", "length", "value", "unknown"] });
-    let properties = &mut schemas["Invalid"]["allOf"][1]["properties"];
-    properties["code"].as_object_mut().unwrap().extend(code.as_object().unwrap().clone());
+    schemas["Invalid"]["properties"]["code"]["enum"] =
+        json!(["required", "type", "length", "value", "unknown"]);
+}
+
+/// Makes one object of `Invalid` and the place that it flattens. Generators drop an `allOf` with a
+/// `oneOf` in it, so only the description says that the places exclude each other.
+fn merge_places(schemas: &mut Map<String, Value>) {
+    let place = schemas.remove("Place").unwrap();
+    let mut invalid = schemas["Invalid"]["allOf"][1].take();
+    for variant in place["oneOf"].as_array().unwrap() {
+        let members = variant["properties"].as_object().unwrap().clone();
+        invalid["properties"].as_object_mut().unwrap().extend(members);
+    }
+    invalid["description"] = json!(
+        "One thing that is wrong with a request, and where: exactly one of pointer, parameter and header."
+    );
+    schemas.insert("Invalid".to_owned(), invalid);
+}
+
+/// Says what absent fields become. Generators make a field with a `default` one that always has a
+/// value, and so ask for it in every request.
+fn describe_defaults(schemas: &mut Map<String, Value>) {
+    let defaults = json!(create(NewTask::parse(json!({ "title": "a" })).unwrap(), None).0);
+    let fields = schemas["NewTask"]["properties"].as_object().unwrap().keys().filter(|name| *name != "title");
+    let defaults: Vec<_> = fields.map(|name| format!("{name} {}", defaults[name])).collect();
+    let defaults = format!("Absent fields get their defaults: {}.", defaults.join(", "));
+    schemas["NewTask"]["description"] = json!(format!("A task to be. {defaults}"));
 }
 
 /// The parser of `fields.rs` refuses unknown fields, which utoipa cannot know.
@@ -101,7 +120,8 @@ fn refuse_the_unknown(schemas: &mut Map<String, Value>) {
 fn replacement(schemas: &Map<String, Value>) -> Value {
     let mut replacement = schemas["NewTask"].clone();
     replacement["description"] = json!(
-        "A task as it is to be. What is absent is as the defaults say; id, version and times have to fit the task."
+        "A task as it is to be. Absent fields get the defaults of NewTask. If id, version and times are there, they \
+         have to fit the task."
     );
     for name in ["id", "version", "created_at", "updated_at"] {
         replacement["properties"][name] = schemas["Task"]["properties"][name].clone();
@@ -111,6 +131,9 @@ fn replacement(schemas: &Map<String, Value>) -> Value {
 
 /// Of JSON that no type of ours stands for: PostgreSQL makes it, or `serde_json::json!` does.
 fn undeclared() -> Map<String, Value> {
+    let request_id = json!({ "type": "string", "description": "Stands in the service's log as well." });
+    // One type each, for generators read no list of types.
+    let step = json!({ "oneOf": [{ "type": "string" }, { "type": "integer" }] });
     let schemas = json!({
         "NewTasks": {
             "type": "array",
@@ -125,28 +148,30 @@ fn undeclared() -> Map<String, Value> {
             "required": ["id", "event_type", "version", "time"],
             "properties": {
                 "id": { "type": "string", "format": "uuid", "description": "The record's ce_id." },
-                "event_type": { "enum": super::messages::EVENT_TYPES.map(contract::EventType::as_str) },
+                "event_type": { "type": "string", "enum": super::messages::EVENT_TYPES },
                 "version": { "type": "integer", "format": "int64", "minimum": 1 },
                 "time": { "type": "string", "format": "date-time" },
             },
         },
         "FastApiError": {
             "type": "object",
-            "description": "The error as FastAPI would answer it, for who accepts application/json by name \
+            "description": "The error as FastAPI would answer it, for clients that accept application/json by name \
                             and not application/problem+json.",
-            "required": ["detail"],
+            "required": ["detail", "request_id"],
+            "properties": { "detail": { "type": "string" }, "request_id": request_id },
+        },
+        "FastApiValidationError": {
+            "type": "object",
+            "description": "The same of a 422: its detail lists what is wrong with the request.",
+            "required": ["detail", "request_id"],
             "properties": {
                 "detail": {
-                    "oneOf": [
-                        { "type": "string" },
-                        {
-                            "type": "array",
-                            "minItems": 1,
-                            "maxItems": ERRORS_LISTED_MAX,
-                            "items": reference("FastApiErrorItem"),
-                        },
-                    ],
+                    "type": "array",
+                    "minItems": 1,
+                    "maxItems": ERRORS_LISTED_MAX,
+                    "items": reference("FastApiErrorItem"),
                 },
+                "request_id": request_id,
                 "errors_omitted": {
                     "type": "integer",
                     "minimum": 1,
@@ -158,7 +183,7 @@ fn undeclared() -> Map<String, Value> {
             "type": "object",
             "required": ["loc", "msg", "type"],
             "properties": {
-                "loc": { "type": "array", "minItems": 1, "items": { "type": ["string", "integer"] } },
+                "loc": { "type": "array", "minItems": 1, "items": step },
                 "msg": { "type": "string" },
                 "type": { "type": "string" },
             },

@@ -38,7 +38,7 @@ async fn schemathesis_finds_nothing_that_the_openapi_document_does_not_say() -> 
 async fn the_documents_are_valid_for_the_validators_of_their_formats() -> Result<()> {
     let deployment = Deployment::start().await?;
     let tools = Tools::fetch().await?;
-    for path in ["/openapi.json", "/asyncapi.json"] {
+    for path in ["/openapi.json", "/openapi-3.0.json", "/asyncapi.json"] {
         let document = answer(deployment.api.get(path)).await?;
         assert_eq!(document.status, StatusCode::OK, "{document:?}");
         let mut schemas = tools.python();
@@ -59,7 +59,7 @@ async fn the_page_for_people_needs_no_other_host() -> Result<()> {
     let policy = page.header("content-security-policy").context("a policy")?;
     assert!(policy.starts_with("default-src 'none'; script-src 'self'; connect-src 'self';"), "{policy}");
     let links = page.body.split('"').filter(|text| text.starts_with('/'));
-    for path in links.chain(["/openapi.json", "/asyncapi.json"]) {
+    for path in links.chain(["/openapi.json", "/openapi-3.0.json", "/asyncapi.json"]) {
         let file = answer(deployment.api.get(path)).await?;
         assert_eq!(file.status, StatusCode::OK, "{path}");
         let etag = file.header("etag").context("an entity tag")?;
