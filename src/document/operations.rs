@@ -238,8 +238,9 @@ fn parameters() -> Value {
         ),
         "Words": query(
             "q",
-            "Only tasks with all these words in title and description. White space, punctuation and symbols separate \
-             words, so `2024` finds invoice-2024, and `example` an e-mail address with it.",
+            "Only tasks whose title and description have all these words. A word is found by its beginning, \
+             without regard to case and accents; each Chinese or Japanese character is a word. White space, \
+             punctuation and symbols separate words. At least one letter or digit is needed.",
             words(WORDS_CHARS_MAX),
         ),
         "Sort": query("sort", "A minus is for descending.", json!({ "type": "string", "enum": sorts, "default": "-created_at" })),
@@ -261,8 +262,8 @@ fn parameters() -> Value {
         ),
         "IfMatch": header(
             "If-Match",
-            "Entity tags of the versions that the request is meant for, or `*`; a list that cannot be read fits none. A \
-             setting makes it mandatory for changes.",
+            "Entity tags of the versions that the request is meant for, or `*`. Anything else is 422. A weak tag never \
+             matches. A setting makes the header mandatory for changes.",
             text(&["\"1\""]),
         ),
         "IfNoneMatch": header("If-None-Match", "Entity tags of versions that are not wanted.", text(&["\"7\"", "*"])),
