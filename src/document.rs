@@ -33,20 +33,22 @@ fn contact() -> Value {
     })
 }
 
-/// A document as it is written. Generators type an error by the first media type of its response, and
-/// a `Value` sorts its members by name.
-struct ProblemsFirst<'a>(&'a Value);
+/// A document as it is written, for a `Value` sorts its members by name. Generators take the type of
+/// an error from the first media type of its response. openapi-generator's clients accept only the
+/// first media type of all responses, and the API chooses the form of an error by that.
+struct ErrorsFirst<'a>(&'a Value);
 
-impl Serialize for ProblemsFirst<'_> {
+impl Serialize for ErrorsFirst<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         match self.0 {
             Value::Object(members) => {
-                let (problems, others): (Vec<_>, Vec<_>) =
-                    members.iter().partition(|(name, _)| *name == PROBLEM_JSON);
-                let members = problems.into_iter().chain(others);
-                serializer.collect_map(members.map(|(name, member)| (name, ProblemsFirst(member))))
+                let is_of_an_error = |name: &str| name == PROBLEM_JSON || name.starts_with(['4', '5']);
+                let (errors, others): (Vec<_>, Vec<_>) =
+                    members.iter().partition(|(name, _)| is_of_an_error(name));
+                let members = errors.into_iter().chain(others);
+                serializer.collect_map(members.map(|(name, member)| (name, ErrorsFirst(member))))
             }
-            Value::Array(items) => serializer.collect_seq(items.iter().map(ProblemsFirst)),
+            Value::Array(items) => serializer.collect_seq(items.iter().map(ErrorsFirst)),
             scalar => scalar.serialize(serializer),
         }
     }
@@ -54,7 +56,7 @@ impl Serialize for ProblemsFirst<'_> {
 
 fn compare(name: &str, document: &Value) {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("docs").join(name);
-    let generated = serde_json::to_string_pretty(&ProblemsFirst(document)).unwrap() + "\n";
+    let generated = serde_json::to_string_pretty(&ErrorsFirst(document)).unwrap() + "\n";
     if std::env::var_os(UPDATE).is_some() {
         std::fs::write(&path, &generated).unwrap();
     }
@@ -130,9 +132,11 @@ fn every_enum_and_const_has_a_type() {
 }
 
 #[test]
-fn problem_details_are_written_before_the_form_of_fastapi() {
-    let responses = responses::components();
-    let written = serde_json::to_string(&ProblemsFirst(&responses["422"]["content"])).unwrap();
-    assert!(written.starts_with(r#"{"application/problem+json""#), "{written}");
-    assert_eq!(serde_json::from_str::<Value>(&written).unwrap(), responses["422"]["content"]);
+fn errors_and_their_problem_details_are_written_first() {
+    let written = |value: Value| serde_json::to_string(&ErrorsFirst(&value)).unwrap();
+    assert_eq!(written(json!({ "200": [], "304": [], "422": [] })), r#"{"422":[],"200":[],"304":[]}"#);
+    assert_eq!(
+        written(json!([{ "application/json": 1, PROBLEM_JSON: 2 }])),
+        r#"[{"application/problem+json":2,"application/json":1}]"#
+    );
 }

@@ -22,7 +22,9 @@ pub(super) fn asyncapi() -> Value {
     let mut schemas = schemas::only(&["Task", "Status", "Priority"]);
     schemas["Headers"] = headers();
     for event_type in EVENT_TYPES {
-        schemas[schema_name(event_type)] = payload(event_type);
+        let name = schema_name(event_type);
+        schemas[format!("{name}Type")] = only(event_type.as_str());
+        schemas[name] = payload(name);
     }
     json!({
         "asyncapi": "3.0.0",
@@ -101,7 +103,7 @@ fn message(event_type: EventType) -> Value {
     })
 }
 
-/// Generators name a type after the schema's name, and have none for a schema without one.
+/// Generators name a type after its schema, and make up a name for a schema without one.
 fn schema_name(event_type: EventType) -> &'static str {
     match event_type {
         EventType::TaskCreated => "TaskCreated",
@@ -110,11 +112,11 @@ fn schema_name(event_type: EventType) -> &'static str {
     }
 }
 
-fn payload(event_type: EventType) -> Value {
+fn payload(name: &str) -> Value {
     json!({
         "type": "object",
         "required": ["event_type", "data"],
-        "properties": { "event_type": only(event_type.as_str()), "data": reference("Task") },
+        "properties": { "event_type": reference(&format!("{name}Type")), "data": reference("Task") },
     })
 }
 
