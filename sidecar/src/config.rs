@@ -20,9 +20,14 @@ use crate::{parked, topic};
 /// Kafka's default of `replica.lag.time.max.ms`.
 const REPLICA_LAG_MAX: Duration = Duration::from_secs(30);
 
+/// rskafka logs each failed request as an error; the sidecar reports what it makes of it.
+const DEFAULT_LOG_FILTER: &str = "kafka_sidecar=info,rskafka=off,warn";
+
 /// Publishes the task API's events to Kafka, in order, whatever crashes.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "kafka-sidecar", version, subcommand_negates_reqs = true)]
+#[command(name = "kafka-sidecar", version, next_help_heading = "Settings")]
+// An operator writes `verify --database-url …` as well as `--database-url … verify`.
+#[command(mut_args(|setting| setting.global(true)))]
 pub struct Config {
     /// What to do instead of publishing.
     #[command(subcommand)]
@@ -42,10 +47,11 @@ pub struct Config {
     )]
     pub operations_listen: SocketAddr,
 
-    /// The secret that the component sends with each forward.
+    /// The secret that the component sends with each forward. Required to publish; commands do not
+    /// use it.
     #[arg(
         long, env = "SIDECAR_TOKEN", value_name = "SIDECAR_TOKEN", hide_env_values = true,
-        value_parser = NonEmptyStringValueParser::new().map(Secret), required = true
+        value_parser = NonEmptyStringValueParser::new().map(Secret)
     )]
     pub token: Option<Secret>,
 
@@ -55,7 +61,6 @@ pub struct Config {
         env = "DATABASE_URL",
         value_name = "DATABASE_URL",
         hide_env_values = true,
-        hide_default_value = true,
         default_value = "postgres://tasks:tasks@127.0.0.1:5432/tasks"
     )]
     pub database_url: Secret,
@@ -188,6 +193,13 @@ pub struct Config {
         value_parser = millis(0, 600_000)
     )]
     pub drain_timeout: Duration,
+
+    /// What is logged, as JSON lines on standard error: levels by module.
+    #[arg(
+        long, env = "RUST_LOG", value_name = "RUST_LOG", default_value = DEFAULT_LOG_FILTER,
+        value_parser = check::log_filter
+    )]
+    pub log_filter: String,
 }
 
 impl Config {
@@ -203,9 +215,13 @@ impl Config {
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Compare topic and database: what is missing, doubled, out of order, misplaced or unknown? Exit code 1 if
-    /// anything is. Changes nothing, and may run at any time
-    Verify,
+    /// Compare topic and database: what is missing, doubled, out of order, misplaced or unknown?
+    /// Exit code 1 if anything is. Changes nothing, and may run at any time
+    Verify {
+        /// Print one JSON object, whose shape README.md describes
+        #[arg(long)]
+        json: bool,
+    },
     /// Handle events that the broker refuses
     #[command(subcommand)]
     Parked(parked::Command),
@@ -251,6 +267,40 @@ mod tests {
     fn parse(arguments: &[&str]) -> Result<Config, String> {
         let arguments = ["kafka-sidecar", "--token", "s3cret"].iter().chain(arguments);
         Config::try_parse_from(arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn settings_may_come_after_a_command() {
+        for command in [&["verify"][..], &["parked", "list"], &["topic", "show"], &["migrate"]] {
+            let settings = ["--kafka-topic", "other", "--database-url", "postgres://u@h/d"];
+            let config = parse(&[command, &settings].concat()).unwrap();
+            assert_eq!(config.kafka_topic, "other");
+            assert_eq!(config.database_url.expose(), "postgres://u@h/d");
+        }
+    }
+
+    #[test]
+    fn help_has_the_variable_and_the_default_of_each_setting() {
+        let mut command = <Config as clap::CommandFactory>::command();
+        let help = command.render_long_help().to_string();
+        let settings = command.get_arguments().filter(|setting| setting.get_env().is_some());
+        let mut count = 0;
+        for setting in settings {
+            let name = setting.get_env().unwrap().to_str().unwrap();
+            assert!(help.contains(&format!("[env: {name}")), "{name}: {help}");
+            for default in setting.get_default_values() {
+                let default = format!("[default: {}]", default.to_str().unwrap());
+                assert!(help.contains(&default), "{name}: {help}");
+            }
+            count += 1;
+        }
+        assert!(count > 20, "{help}");
+    }
+
+    #[test]
+    fn retry_without_an_id_mentions_all() {
+        let error = parse(&["parked", "retry"]).unwrap_err();
+        assert!(error.contains("--all"), "{error}");
     }
 
     #[test]

@@ -15,6 +15,7 @@ use std::sync::Arc;
 use anyhow::Result;
 use contract::SOURCE;
 use rskafka::record::{Record, RecordAndOffset};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::config::Config;
@@ -56,7 +57,7 @@ enum Kind {
 
 /// # Errors
 /// When the database or the topic cannot be read. What is found is no error: it is printed, and 1 is the exit code.
-pub async fn run(config: Config) -> Result<ExitCode> {
+pub async fn run(config: Config, json: bool) -> Result<ExitCode> {
     let outbox = Outbox::new(config.database_url.expose(), config.database_timeout)?;
     if let Some(registered) = outbox.topic().await? {
         WrongTopic::check(&config.kafka_topic, &registered)?;
@@ -88,17 +89,33 @@ pub async fn run(config: Config) -> Result<ExitCode> {
         read_on(&mut readings, &mut ledger, &layouts, |_| None).await?;
         ledger.compare_again(&doubtful, &later);
     }
-    println!(
-        "{}: {} records of {} tasks in {partitions} partitions, {} of other producers; {} tasks and {} events in the database",
-        config.kafka_topic,
-        ledger.records,
-        ledger.tasks(),
-        ledger.foreign,
-        snapshot.tasks.len(),
-        snapshot.outbox.len(),
-    );
-    print!("{}{ledger}", ledger.findings);
     let is_well = ledger.findings.is_empty() && ledger.is_read();
+    if json {
+        let report = json!({
+            "ok": is_well,
+            "topic": config.kafka_topic,
+            "records": ledger.records,
+            "tasks": ledger.tasks(),
+            "foreign_records": ledger.foreign,
+            "database": { "tasks": snapshot.tasks.len(), "outbox_events": snapshot.outbox.len() },
+            "findings": ledger.findings.to_json(),
+            "versions_not_checked": ledger.unchecked,
+            "partitions": ledger.partitions_to_json(),
+        });
+        println!("{report}");
+    } else {
+        println!(
+            "{}: {} records of {} tasks in {partitions} partitions, {} of other producers; \
+             {} tasks and {} events in the database",
+            config.kafka_topic,
+            ledger.records,
+            ledger.tasks(),
+            ledger.foreign,
+            snapshot.tasks.len(),
+            snapshot.outbox.len(),
+        );
+        print!("{}{ledger}", ledger.findings);
+    }
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 

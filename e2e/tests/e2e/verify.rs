@@ -79,6 +79,32 @@ async fn what_is_lost_unknown_or_conflicting_is_told() -> Result<()> {
     for kind in ["missing", "unknown", "conflicting"] {
         assert_eq!(found(&report, kind), "1", "{report}");
     }
+    // The database is named after the command here, and the variable leads nowhere.
+    let mut elsewhere = deployment.beside().await?;
+    elsewhere.database_url = "postgres://nobody@127.0.0.1:1/nothing".to_owned();
+    let named = ["verify", "--json", "--database-url", &deployment.database_url];
+    let json = elsewhere.operate(&named).await?;
+    assert_eq!(json.status.code(), Some(1), "{json:?}");
+    let json: Value = serde_json::from_slice(&json.stdout)?;
+    let finding = |task: &Value, version: u64| {
+        json!({
+            "task_id": task["id"], "first_version": version, "last_version": version,
+            "partition": null, "offset": null,
+        })
+    };
+    let findings = &json["findings"];
+    assert_eq!(findings["missing"], json!({ "count": 1, "first": [finding(&lost, 2)] }));
+    assert_eq!(findings["unknown"], json!({ "count": 1, "first": [finding(&unknown, 1)] }));
+    assert_eq!(findings["out_of_order"], json!({ "count": 0, "first": [] }));
+    let conflict = &findings["conflicting"]["first"][0];
+    assert!(conflict["offset"].is_u64() && conflict["task_id"] == conflicting["id"], "{json}");
+    assert_eq!(
+        json!([json["ok"], json["topic"], json["records"], json["tasks"], json["database"]["tasks"]]),
+        json!([false, deployment.topic, 4, 3, 2])
+    );
+    let partition = json!({ "partition": 0, "offsets_without_record": 0, "unread": null });
+    assert_eq!((&json["partitions"][0], json["partitions"].as_array().map(Vec::len)), (&partition, Some(3)));
+
     for told in [(&lost, 2), (&unknown, 1), (&conflicting, 1)]
         .map(|(task, version)| format!("{}, version {version}", id(task)))
     {
