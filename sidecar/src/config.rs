@@ -15,6 +15,7 @@ use clap::builder::TypedValueParser as _;
 use clap::{Parser, Subcommand};
 use contract::cache::KeyPrefix;
 
+use crate::record::Naming;
 use crate::{parked, topic};
 
 /// Kafka's default of `replica.lag.time.max.ms`.
@@ -118,6 +119,22 @@ pub struct Config {
     )]
     pub kafka_topic_replication_factor: i16,
 
+    /// Where the events come from: the header ce_source of each record. A URI-reference; CloudEvents
+    /// recommends an absolute URI that is yours alone, such as https://example.com/api/tasks.
+    #[arg(
+        long, env = "CE_SOURCE", value_name = "CE_SOURCE", default_value = contract::SOURCE,
+        value_parser = check::ce_source
+    )]
+    pub ce_source: String,
+
+    /// What the header ce_type of each record has before TASK_CREATED and the like. CloudEvents
+    /// recommends a reversed domain name, here with a dot at its end: com.example.tasks.
+    #[arg(
+        long, env = "CE_TYPE_PREFIX", value_name = "CE_TYPE_PREFIX", default_value = "",
+        value_parser = check::ce_type_prefix
+    )]
+    pub ce_type_prefix: String,
+
     /// Deadline of each produce request, in milliseconds. It is longer than a broker takes to find out that
     /// a follower has died (replica.lag.time.max.ms). All other requests have 10 s at most.
     #[arg(
@@ -203,6 +220,10 @@ pub struct Config {
 }
 
 impl Config {
+    pub fn naming(&self) -> Naming {
+        Naming { source: self.ce_source.clone(), type_prefix: self.ce_type_prefix.clone() }
+    }
+
     /// Zero if appended records can be read at once.
     pub fn replication_wait(&self) -> Duration {
         let default = match self.kafka_topic_replication_factor {

@@ -13,7 +13,6 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
-use contract::SOURCE;
 use rskafka::record::{Record, RecordAndOffset};
 use serde_json::json;
 use uuid::Uuid;
@@ -66,6 +65,7 @@ pub async fn run(config: Config, json: bool) -> Result<ExitCode> {
     let kafka = Kafka::new(Arc::clone(&config));
     let partitions = kafka.count_partitions().await?;
     let snapshot = look(&outbox, None).await?;
+    let sources = outbox.sources().await?;
     let layouts = Layouts::new(outbox.layouts(&config.kafka_topic).await?, partitions);
     let mut ledger = Ledger::new(layouts.clone());
     let mut readings = Vec::new();
@@ -78,15 +78,15 @@ pub async fn run(config: Config, json: bool) -> Result<ExitCode> {
     // What an older layout placed was there before: a task's records are taken in the order of time.
     for next in layouts.changes() {
         let until = |partition| Some(next.begin_offset(partition));
-        read_on(&mut readings, &mut ledger, &layouts, until).await?;
+        read_on(&mut readings, &mut ledger, &layouts, &sources, until).await?;
     }
-    read_on(&mut readings, &mut ledger, &layouts, |_| None).await?;
+    read_on(&mut readings, &mut ledger, &layouts, &sources, |_| None).await?;
     ledger.compare(&snapshot);
     let doubtful = ledger.unknown_to(&snapshot);
     if !doubtful.is_empty() {
         let tasks: Vec<Uuid> = doubtful.keys().copied().collect();
         let later = look(&outbox, Some(&tasks)).await?;
-        read_on(&mut readings, &mut ledger, &layouts, |_| None).await?;
+        read_on(&mut readings, &mut ledger, &layouts, &sources, |_| None).await?;
         ledger.compare_again(&doubtful, &later);
     }
     let is_well = ledger.findings.is_empty() && ledger.is_read();
@@ -136,6 +136,7 @@ async fn read_on(
     readings: &mut [Reading],
     ledger: &mut Ledger,
     layouts: &Layouts,
+    sources: &[String],
     until: impl Fn(u32) -> Option<i64>,
 ) -> Result<()> {
     for (index, Reading { client, next_offset, is_stopped }) in (0..).zip(readings) {
@@ -161,7 +162,7 @@ async fn read_on(
                     {
                         ledger.void(index, u64::try_from(offset - *next_offset).unwrap_or(0));
                         *next_offset = offset + 1;
-                        match kind(record) {
+                        match kind(record, sources) {
                             Kind::Ours(event) => {
                                 let home = layouts.home_at(event.task_id, index, *offset);
                                 ledger.take(&event, index, *offset, home);
@@ -199,9 +200,10 @@ async fn read(client: &Partition, offset: i64) -> Result<Stretch> {
 }
 
 /// Headers like ours may be anybody's: source and key tell.
-fn kind(record: &Record) -> Kind {
+fn kind(record: &Record, sources: &[String]) -> Kind {
     let Some(event) = read_back::event(record) else { return Kind::Foreign };
-    if record.headers.get("ce_source").is_none_or(|source| source != SOURCE.as_bytes()) {
+    let source = record.headers.get("ce_source");
+    if !source.is_some_and(|source| sources.iter().any(|ours| ours.as_bytes() == source)) {
         return Kind::Foreign;
     }
     let key = record.key.as_deref().and_then(|key| Uuid::try_parse_ascii(key).ok());

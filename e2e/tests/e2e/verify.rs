@@ -164,3 +164,38 @@ async fn what_foreign_records_claim_is_found_and_costs_nothing() -> Result<()> {
     );
     Ok(())
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_from_before_a_change_of_their_names_are_known() -> Result<()> {
+    let mut deployment = Deployment::start().await?;
+    let topic = deployment.topic_reader().await?;
+    let task = deployment.api.create(&json!({ "title": "renamed" })).await?;
+    let id = task["id"].as_str().context("an id")?;
+    deployment.outbox_is_empty().await?;
+
+    let names =
+        [("/api/tasks", ""), ("https://example.com/tasks", "com.example.tasks."), ("urn:tasks", "org.")];
+    for (version, (source, prefix)) in (2..).zip(&names[1..]) {
+        deployment.stop_sidecar().await?;
+        deployment.start_sidecar(&[("CE_SOURCE", source), ("CE_TYPE_PREFIX", prefix)])?;
+        deployment.api.patch(id, &json!({ "title": source })).await?;
+        topic.wait_for(|records| records.len() == version, LIMIT).await?;
+    }
+    deployment.outbox_is_empty().await?;
+
+    let records = topic.wait_for(|records| records.len() == names.len(), LIMIT).await?;
+    let types = ["TASK_CREATED", "TASK_UPDATED", "TASK_UPDATED"];
+    for ((record, (source, prefix)), event_type) in records.iter().zip(names).zip(types) {
+        assert_eq!(record.header("ce_source"), Some(source));
+        assert_eq!(record.header("ce_type"), Some(format!("{prefix}{event_type}").as_str()));
+        // What is in the value is the application's, whatever the operator calls it.
+        assert_eq!(serde_json::from_str::<Value>(&record.value)?["event_type"], event_type);
+    }
+    let (code, report) = deployment.verify().await?;
+    assert_eq!(code, Some(0), "{report}");
+    ensure!(
+        report.contains(" 3 records of 1 tasks ") && report.contains(", 0 of other producers"),
+        "{report}"
+    );
+    Ok(())
+}

@@ -4,11 +4,15 @@
 use std::net::SocketAddr;
 
 use anyhow::{Context as _, Result, bail, ensure};
+use fluent_uri::UriRef;
 use redis::IntoConnectionInfo as _;
 use tokio_postgres::config::{ChannelBinding, SslMode, SslNegotiation, TargetSessionAttrs};
 use tracing_subscriber::EnvFilter;
 
 use super::Config;
+
+/// Of a source, and of what is before a type. A quarter of what a record's headers are taken to be.
+const CE_NAME_BYTES_MAX: usize = 128;
 
 impl Config {
     /// # Errors
@@ -103,6 +107,30 @@ pub fn log_filter(text: &str) -> Result<String, String> {
     EnvFilter::try_new(filter).map(|_| filter.to_owned()).map_err(|error| error.to_string())
 }
 
+/// A URI-reference (RFC 3986), as CloudEvents has it, and short enough to be in every record.
+pub fn ce_source(text: &str) -> Result<String, String> {
+    if text.is_empty() || text.len() > CE_NAME_BYTES_MAX {
+        return Err(format!("a source has 1 to {CE_NAME_BYTES_MAX} bytes"));
+    }
+    match UriRef::parse(text) {
+        Ok(_) => Ok(text.to_owned()),
+        Err(error) => Err(format!("it is no URI: {error}")),
+    }
+}
+
+/// Names with dots between them and at the end: so the event's type can be told from what is before.
+pub fn ce_type_prefix(text: &str) -> Result<String, String> {
+    let is_name =
+        |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
+    let names = text.strip_suffix('.');
+    let is_prefix =
+        text.len() <= CE_NAME_BYTES_MAX && names.is_some_and(|names| names.split('.').all(is_name));
+    match text.is_empty() || is_prefix {
+        true => Ok(text.to_owned()),
+        false => Err("it has names of letters, digits, `-` and `_`, and a dot after each".to_owned()),
+    }
+}
+
 /// The name of a topic as Kafka allows it (`org.apache.kafka.common.internals.Topic`).
 pub fn topic(text: &str) -> Result<String, String> {
     let is_legal = |c: char| c.is_ascii_alphanumeric() || "-._".contains(c);
@@ -169,6 +197,14 @@ mod tests {
             ("--kafka-topic", "", "KAFKA_TOPIC"),
             ("--kafka-topic", "..", "KAFKA_TOPIC"),
             ("--kafka-topic", "task events", "KAFKA_TOPIC"),
+            ("--ce-source", "", "CE_SOURCE"),
+            ("--ce-source", "two words", "CE_SOURCE"),
+            ("--ce-source", "http://[::1", "CE_SOURCE"),
+            ("--ce-source", "/t\u{e4}sks", "CE_SOURCE"),
+            ("--ce-type-prefix", "com.example.tasks", "CE_TYPE_PREFIX"),
+            ("--ce-type-prefix", ".", "CE_TYPE_PREFIX"),
+            ("--ce-type-prefix", "com..example.", "CE_TYPE_PREFIX"),
+            ("--ce-type-prefix", "com example.", "CE_TYPE_PREFIX"),
             ("--token", "secret\n", "SIDECAR_TOKEN"),
             ("--token", "se\u{e9}cret", "SIDECAR_TOKEN"),
             ("--log-filter", "kafka_sidecar=loud", "RUST_LOG"),
@@ -188,6 +224,11 @@ mod tests {
             ("--redis-url", "redis://:p%23@h:7000/0?protocol=resp3"),
             ("--redis-url", "unix:///run/redis.sock?pass=p"),
             ("--kafka-topic", "a.b_c-D9"),
+            ("--ce-source", "https://example.com/api/tasks"),
+            ("--ce-source", "urn:example:tasks"),
+            ("--ce-source", "/api/tasks"),
+            ("--ce-type-prefix", ""),
+            ("--ce-type-prefix", "com.example.my-tasks.v1."),
             ("--token", "two words"),
         ] {
             with(option, value).unwrap_or_else(|refusal| panic!("{value}: {refusal}"));
