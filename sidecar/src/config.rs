@@ -119,8 +119,8 @@ pub struct Config {
     )]
     pub kafka_topic_replication_factor: i16,
 
-    /// Where the events come from: the header ce_source of each record. A URI-reference; CloudEvents
-    /// recommends an absolute URI that is yours alone, such as https://example.com/api/tasks.
+    /// Where the events come from: the header ce_source of each record. A URI-reference.
+    /// CloudEvents recommends an absolute URI of your own, such as https://example.com/api/tasks.
     #[arg(
         long, env = "CE_SOURCE", value_name = "CE_SOURCE", default_value = contract::SOURCE,
         value_parser = check::ce_source

@@ -139,6 +139,7 @@ mod tests {
             previous_id: None,
             time,
             traceparent: None,
+            tracestate: None,
             cache_stale: false,
             payload: RawValue::from_string("{}".to_owned()).unwrap(),
         };
@@ -169,6 +170,7 @@ mod tests {
             previous_id: None,
             time: timestamp::now(),
             traceparent: None,
+            tracestate: None,
             cache_stale: false,
             payload: RawValue::from_string("{}".to_owned()).unwrap(),
         });

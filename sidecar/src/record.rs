@@ -47,9 +47,9 @@ pub fn of_event(event: &Event, naming: &Naming, now: DateTime<Utc>) -> Record {
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
-    if let Some(traceparent) = &event.traceparent {
-        // As the tracing instrumentations of Kafka clients spell it, without the prefix.
-        headers.insert("traceparent".to_owned(), traceparent.clone().into_bytes());
+    // As the tracing instrumentations of Kafka clients spell them, without the prefix.
+    for (name, value) in [("traceparent", &event.traceparent), ("tracestate", &event.tracestate)] {
+        headers.extend(value.clone().map(|value| (name.to_owned(), value.into_bytes())));
     }
     Record {
         key: Some(task_id),

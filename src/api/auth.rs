@@ -94,6 +94,7 @@ fn cors(config: &Config) -> Option<CorsLayer> {
         "if-none-match",
         "prefer",
         "traceparent",
+        "tracestate",
         "x-request-id",
     ];
     let answered =

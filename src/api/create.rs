@@ -9,7 +9,7 @@ use sha2::{Digest as _, Sha256};
 use super::auth::Token;
 use super::{BATCH_PATH, TASKS_PATH, body, json, with_etag, written};
 use crate::fields::{Invalid, NewTask};
-use crate::headers::{Preferences, idempotency_key, traceparent};
+use crate::headers::{Preferences, TraceContext, idempotency_key};
 use crate::instance;
 use crate::problem::Problem;
 use crate::store::{Inserted, Once};
@@ -24,7 +24,7 @@ pub(super) async fn one(request: Request) -> Result<Response, Problem> {
     let new = NewTask::parse(body::parse(&body)?).map_err(Problem::Invalid)?;
     let preferences = Preferences::parse(&parts.headers);
 
-    let new = Rc::new(task::create(new, traceparent(&parts.headers)));
+    let new = Rc::new(task::create(new, TraceContext::parse(&parts.headers)));
     let (task, event) = &*new;
     let document = serde_json::to_string(task).expect("a task has only string keys");
     let dropped = match key {
@@ -61,8 +61,8 @@ pub(super) async fn many(request: Request) -> Result<Response, Problem> {
     let new = NewTask::parse_batch(body::parse(&body)?).map_err(Problem::Invalid)?;
     let preferences = Preferences::parse(&parts.headers);
 
-    let traceparent = traceparent(&parts.headers);
-    let new: Vec<_> = new.into_iter().map(|new| task::create(new, traceparent.clone())).collect();
+    let trace = TraceContext::parse(&parts.headers);
+    let new: Vec<_> = new.into_iter().map(|new| task::create(new, trace.clone())).collect();
     let tasks: Vec<_> = new.iter().map(|(task, _)| task).collect();
     let document = serde_json::to_string(&tasks).expect("a task has only string keys");
     let inserted = match key {

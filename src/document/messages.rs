@@ -138,8 +138,14 @@ fn headers() -> Value {
             "content-type": only("application/json"),
             "ce_specversion": only("1.0"),
             "ce_id": id("The event's id, the same at every occurrence."),
-            "ce_type": { "type": "string", "enum": EVENT_TYPES },
-            "ce_source": only(SOURCE),
+            "ce_type": {
+                "type": "string", "pattern": "(^|\\.)TASK_(CREATED|UPDATED|DELETED)$", "examples": EVENT_TYPES,
+                "description": "The event type. The sidecar's setting CE_TYPE_PREFIX goes before it.",
+            },
+            "ce_source": {
+                "type": "string", "format": "uri-reference", "minLength": 1, "examples": [SOURCE],
+                "description": "The sidecar's setting CE_SOURCE.",
+            },
             "ce_subject": id("The task's id."),
             "ce_time": { "type": "string", "format": "date-time" },
             "ce_sequence": {
@@ -150,6 +156,10 @@ fn headers() -> Value {
             "traceparent": {
                 "type": "string", "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
                 "description": "W3C Trace Context of the request that made the change, if it had one.",
+            },
+            "tracestate": {
+                "type": "string", "minLength": 1, "maxLength": 512,
+                "description": "The tracestate that came with the traceparent, if there was one.",
             },
         },
     })

@@ -118,7 +118,7 @@ pub fn ce_source(text: &str) -> Result<String, String> {
     }
 }
 
-/// Names with dots between them and at the end: so the event's type can be told from what is before.
+/// Names with a dot after each, so that the event's type is what follows the last dot.
 pub fn ce_type_prefix(text: &str) -> Result<String, String> {
     let is_name =
         |name: &str| !name.is_empty() && name.chars().all(|c| c.is_ascii_alphanumeric() || "-_".contains(c));
