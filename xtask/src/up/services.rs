@@ -98,15 +98,15 @@ impl Services {
     }
 }
 
-/// The services of docker-compose.yml, however far Docker came with starting them. Dropping it stops and removes the
-/// containers; the volumes, and so the data, stay.
+/// The sidecar of docker-compose.yml and what it needs, however far Docker came with starting them.
+/// Dropping it stops and removes the containers; the volumes, and so the data, stay.
 struct Containers;
 
 async fn docker(sidecar_token: &str) -> Result<Services> {
     let containers = Containers;
     let mut command = Command::from(compose());
     command
-        .args(["up", "--build", "--detach", "--wait"])
+        .args(["up", "--build", "--detach", "--wait", "sidecar"])
         .env("SIDECAR_TOKEN", sidecar_token)
         .kill_on_drop(true);
     let status = command.status().await.context("starting `docker`")?;
