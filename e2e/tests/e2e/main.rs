@@ -43,4 +43,5 @@ mod operations; // the sidecar's interface for operators
 mod settings; // the sidecar's settings
 mod clients; // many at once
 mod documents; // OpenAPI, AsyncAPI and /docs
+mod generated_clients; // what generators make of the documents, against a deployment
 mod schema; // the statements fit the migrations
