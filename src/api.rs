@@ -6,7 +6,7 @@ mod list; // GET of many
 mod change; // PUT, PATCH, DELETE
 mod body; // the bytes of a request
 mod written; // what every write does after its commit
-mod guard; // who may ask
+mod auth; // bearer tokens and CORS
 mod health; // whether the instance can serve requests
 
 use axum::Router;
@@ -46,7 +46,7 @@ pub fn router(config: &Config) -> Router {
     // Until there is a page for people, the one about the API is the nearest; it needs no token
     // either.
     let to_docs = || get(async || Redirect::temporary("/docs")).fallback(not_allowed);
-    guard::guarded(router, config)
+    auth::protected(router, config)
         .route("/", to_docs())
         .route("/redoc", to_docs())
         .route("/healthz", get(|| local(health::alive())).fallback(not_allowed))

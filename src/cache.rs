@@ -25,16 +25,16 @@ use spin_sdk::redis::{Connection, Error as RedisError, RedisParameter, RedisResu
 use thiserror::Error;
 use uuid::Uuid;
 
+use crate::batcher::Batcher;
 use crate::config::Config;
 use crate::deadline::{TimedOut, within};
 use crate::log;
-use crate::together::Together;
 
 /// Fields of one hash at most: lists kept at once. The next ones are answered from PostgreSQL until a
 /// write invalidates them all.
 const LISTS_MAX: i64 = 1_000;
 
-/// Bytes of the fields of one hash at most, likewise: a list of 100 tasks has up to 6 MB.
+/// Bytes of the fields of one hash at most, with the same effect. A list of 100 tasks has up to 6 MB.
 const LISTS_BYTES_MAX: i64 = 8 * 1024 * 1024;
 
 /// The field of a task in its hash.
@@ -52,7 +52,7 @@ pub struct Cache {
     leases: (Uuid, Cell<u64>),
     /// Kept for the life of the instance, since Spin opens a TCP connection at each `open`.
     connection: RefCell<Option<Rc<Connection>>>,
-    opening: Together<(), Result<Rc<Connection>, RedisError>>,
+    opening: Batcher<(), Result<Rc<Connection>, RedisError>>,
     /// After a failure no reader asks until then, and whoever asks next opens a connection: the
     /// server may be a replica now. So a hung Redis costs one reader its wait, and one that refuses
     /// everything costs a connection a pause. Writers ask all the same: others may be reading what
@@ -117,7 +117,7 @@ impl Cache {
             deployment: deployment(config.database_url.expose(), config.sidecar_token.expose()),
             leases: (Uuid::now_v7(), Cell::new(0)),
             connection: RefCell::new(None),
-            opening: Together::new(),
+            opening: Batcher::new(),
             paused_until: Cell::new(None),
             failing: Cell::new(false),
             told_shared: Cell::new(false),
@@ -268,7 +268,7 @@ impl Cache {
             }
         }
         let open = async || self.open().await;
-        let opened = self.opening.ask((), open, async |opened, askers| vec![opened; askers.len()]).await;
+        let opened = self.opening.submit((), open, async |opened, items| vec![opened; items.len()]).await;
         let connection = opened.map_err(CacheError::Broken)?;
         connection.execute(name, arguments.to_vec()).await.map_err(CacheError::of_command)
     }

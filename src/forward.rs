@@ -190,7 +190,7 @@ impl Forwarder {
             // The body's write begins first, so that the host's client finds it with the head. It would
             // send the head alone, and hold the body back until the sidecar's kernel has acknowledged that,
             // which it delays by 40 ms: Spin does not set TCP_NODELAY here either (see `send` in lib.rs).
-            spawned::begin().await;
+            spawned::yield_to_spawned_tasks().await;
             let response = spin_sdk::http::send(request).await?;
             let status = response.status();
             // Read to its end, so that the host can use the connection again.

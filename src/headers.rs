@@ -1,6 +1,8 @@
 //! What a request's headers ask for: preferences, an idempotency key, and where it came from.
 //! Parsed here once; what a standard says to ignore is ignored here.
 
+use std::collections::BTreeSet;
+
 use http::{HeaderMap, HeaderValue};
 use uuid::Uuid;
 
@@ -8,6 +10,11 @@ use crate::fields::Invalid;
 
 /// The longest that a client may ask a write to wait for the broker.
 const WAIT_S_MAX: u64 = 30;
+
+/// What W3C Trace Context asks everybody to pass on at least, and when a member is a long one.
+const TRACESTATE_CHARS_MAX: usize = 512;
+const TRACESTATE_LONG_CHARS: usize = 128;
+const TRACESTATE_MEMBERS_MAX: usize = 32;
 
 pub const IDEMPOTENCY_KEY: &str = "idempotency-key";
 pub const IDEMPOTENCY_KEY_CHARS_MAX: usize = 255;
@@ -19,6 +26,14 @@ pub struct Preferences {
     pub wait_s: Option<u64>,
     /// `return=minimal`.
     pub minimal: bool,
+}
+
+/// The request's W3C Trace Context, passed on with its event.
+#[derive(Clone, Debug, Default, Eq, PartialEq)]
+pub struct TraceContext {
+    pub traceparent: Option<String>,
+    /// Only with a traceparent.
+    pub tracestate: Option<String>,
 }
 
 /// A header that may be sent once: nothing if it is sent more often, since readers differ in which
@@ -99,10 +114,18 @@ pub fn idempotency_key(headers: &HeaderMap) -> Result<Option<String>, Invalid> {
     Ok(Some(key.to_owned()))
 }
 
-/// The request's W3C Trace Context (level 2, section 3.2) if it has a valid one; the standard says
-/// to ignore any other. Of a version that is not known the first four fields count, and go on as
+impl TraceContext {
+    /// The standard says to ignore a traceparent that is not valid, and tracestate without a valid one.
+    pub fn parse(headers: &HeaderMap) -> TraceContext {
+        let traceparent = traceparent(headers);
+        let tracestate = traceparent.as_ref().and_then(|_| tracestate(headers));
+        TraceContext { traceparent, tracestate }
+    }
+}
+
+/// Of a version that is not known the first four fields count (level 2, section 3.2), and go on as
 /// version 00.
-pub fn traceparent(headers: &HeaderMap) -> Option<String> {
+fn traceparent(headers: &HeaderMap) -> Option<String> {
     const KNOWN_LENGTH: usize = 55;
     let value = single(headers, "traceparent")?.to_str().ok()?;
     let (known, rest) = value.split_at_checked(KNOWN_LENGTH)?;
@@ -124,6 +147,35 @@ pub fn traceparent(headers: &HeaderMap) -> Option<String> {
         }
         _ => None,
     }
+}
+
+/// All lines as one list (section 3.3), unless a member is malformed. A list that is too long loses
+/// whole members, as the standard says: first those that are long themselves, the oldest first.
+fn tracestate(headers: &HeaderMap) -> Option<String> {
+    let values: Option<Vec<&str>> =
+        headers.get_all("tracestate").iter().map(|value| value.to_str().ok()).collect();
+    let values = values?;
+    let members = values.iter().flat_map(|value| value.split(',')).map(str::trim);
+    let mut members: Vec<&str> = members.filter(|member| !member.is_empty()).collect();
+    let keys: Option<BTreeSet<&str>> = members.iter().map(|member| tracestate_key(member)).collect();
+    if members.len() > TRACESTATE_MEMBERS_MAX || keys?.len() < members.len() {
+        return None;
+    }
+    while members.iter().map(|member| member.len() + 1).sum::<usize>() > TRACESTATE_CHARS_MAX + 1 {
+        let long = members.iter().rposition(|member| member.len() > TRACESTATE_LONG_CHARS);
+        members.remove(long.unwrap_or(members.len() - 1));
+    }
+    (!members.is_empty()).then(|| members.join(","))
+}
+
+/// The key of a member, if both it and the value are as section 3.3.1.3 has them.
+fn tracestate_key(member: &str) -> Option<&str> {
+    let (key, value) = member.split_once('=')?;
+    let starts = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    let goes_on = |byte: u8| starts(byte) || matches!(byte, b'_' | b'-' | b'*' | b'/' | b'@');
+    let is_key = key.bytes().next().is_some_and(starts) && key.bytes().all(goes_on);
+    let is_value = !value.is_empty() && value.bytes().all(|byte| matches!(byte, b' '..=b'~') && byte != b'=');
+    (is_key && is_value && key.len() <= 256 && value.len() <= 256).then_some(key)
 }
 
 /// The client's own id of the request if it is short and plain, else a new one.
@@ -209,6 +261,53 @@ mod tests {
         for bad in [format!("cc-{ids}-01.x"), format!("cc-{ids}-0")] {
             assert_eq!(parse(&bad), None, "{bad}");
         }
+    }
+
+    const TRACEPARENT: (&str, &str) =
+        ("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01");
+
+    fn tracestate_of(values: &[&str]) -> Option<String> {
+        let lines = values.iter().map(|value| ("tracestate", *value));
+        TraceContext::parse(&headers(&[TRACEPARENT].into_iter().chain(lines).collect::<Vec<_>>())).tracestate
+    }
+
+    #[test]
+    fn lines_of_tracestate_are_one_list() {
+        assert_eq!(tracestate_of(&["a=1, b@c=x y ,,", "d/e=2"]).as_deref(), Some("a=1,b@c=x y,d/e=2"));
+        for nothing in [&[][..], &[""], &[" , "]] {
+            assert_eq!(tracestate_of(nothing), None, "{nothing:?}");
+        }
+    }
+
+    #[test]
+    fn a_malformed_tracestate_is_dropped_and_the_traceparent_stays() {
+        let many = (0..33).map(|number| format!("k{number}=v")).collect::<Vec<_>>().join(",");
+        let long_key = format!("{}=v", "k".repeat(257));
+        for bad in ["a", "=v", "a=", "A=v", "_a=v", "a=b=c", "a=\t\tv", "a=1,a=2", &many, &long_key] {
+            assert_eq!(tracestate_of(&[bad]), None, "{bad}");
+        }
+        let parsed = TraceContext::parse(&headers(&[TRACEPARENT, ("tracestate", "bad")]));
+        assert_eq!(parsed.traceparent.as_deref(), Some(TRACEPARENT.1));
+    }
+
+    #[test]
+    fn without_a_valid_traceparent_there_is_no_tracestate() {
+        for lines in [&[("tracestate", "a=1")][..], &[("traceparent", "00-0-0-01"), ("tracestate", "a=1")]] {
+            assert_eq!(TraceContext::parse(&headers(lines)), TraceContext::default(), "{lines:?}");
+        }
+    }
+
+    #[test]
+    fn a_tracestate_that_is_too_long_loses_whole_members() {
+        let member = |key: &str, chars: usize| format!("{key}={}", "v".repeat(chars - 2));
+        let [long, full, one] = [("l", 129), ("f", 127), ("o", 4)].map(|(key, chars)| member(key, chars));
+        let rest: Vec<_> = ["a", "b", "c"].map(|key| member(key, 127)).into();
+        let exact = [rest.join(","), member("x", 128)].join(",");
+        assert_eq!((exact.len(), tracestate_of(&[&exact])), (512, Some(exact.clone())));
+        // The long one goes first, then the last.
+        let sent = [full, long, rest.join(","), one].join(",");
+        let kept = [member("f", 127), rest.join(",")].join(",");
+        assert_eq!(tracestate_of(&[&sent]), Some(kept));
     }
 
     #[test]

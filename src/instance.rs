@@ -1,5 +1,7 @@
-//! What an instance keeps between its requests. Spin serves up to 16 requests at once and 128 in all
-//! with one instance, interleaved on one thread: no borrow of a cell is held across an await.
+//! What the requests of an instance share.
+//!
+//! Spin serves up to 16 requests at once and 128 in all with one instance, interleaved on one thread.
+//! So no borrow of a cell is held across an await.
 
 use std::cell::{OnceCell, RefCell};
 use std::rc::Rc;
@@ -9,8 +11,8 @@ use axum::Router;
 use crate::api;
 use crate::cache::Cache;
 use crate::config::{Config, ConfigError};
-use crate::creations::Creations;
 use crate::forward::Forwarder;
+use crate::group_commit::GroupCommit;
 use crate::store::Store;
 
 pub struct Instance {
@@ -18,7 +20,7 @@ pub struct Instance {
     pub config: Config,
     pub store: Store,
     pub cache: Cache,
-    pub creations: Creations,
+    pub group_commit: GroupCommit,
     pub forwarder: Rc<Forwarder>,
 }
 
@@ -26,13 +28,13 @@ thread_local! {
     static INSTANCE: OnceCell<Rc<Instance>> = const { OnceCell::new() };
 }
 
-/// The instance, configured at its first request; a failed configuration is tried anew at the next.
+/// The instance, configured at its first request. After a failure the next request tries again.
 pub async fn get() -> Result<Rc<Instance>, ConfigError> {
     if let Some(instance) = INSTANCE.with(|cell| cell.get().cloned()) {
         return Ok(instance);
     }
     let loaded = Rc::new(Instance::new(Config::load().await?));
-    // Requests that started together may all get here; the first one's instance is everybody's.
+    // Several first requests may get here at once. All of them use the first one's instance.
     Ok(INSTANCE.with(|cell| Rc::clone(cell.get_or_init(|| loaded))))
 }
 
@@ -40,10 +42,10 @@ impl Instance {
     fn new(config: Config) -> Instance {
         let store = Store::new(config.database_url.expose(), config.postgres_timeout);
         let cache = Cache::new(&config);
-        let creations = Creations::new(config.postgres_timeout);
+        let group_commit = GroupCommit::new(config.postgres_timeout);
         let token = config.sidecar_token.expose();
         let forwarder = Rc::new(Forwarder::new(&config.sidecar_url, token, config.sidecar_timeout));
         let router = RefCell::new(api::router(&config));
-        Instance { router, config, store, cache, creations, forwarder }
+        Instance { router, config, store, cache, group_commit, forwarder }
     }
 }

@@ -1,31 +1,32 @@
 //! The component: answers `/api/tasks` on PostgreSQL and Redis through Spin's host bindings.
 //!
 //! A 2xx for a write means that the task and its event are committed; whether Redis, the sidecar or
-//! Kafka are up is of no account to it. ARCHITECTURE.md draws the path of a request.
+//! Kafka are up is of no account to it. ARCHITECTURE.md walks through a create.
 
-mod api; // HTTP in
-mod headers; // what a request asks for: in its headers,
-mod entity_tags; // its conditions among them,
-mod query; // in its query,
-mod json; // and in its body, which is data alone:
-mod fields; // valid or refused
-mod task; // a task, and the events of what happens to it
-mod store; // task and event, one statement
-mod cache; // what readers may see
-mod creations; // many commits in one
-mod forward; // tell the sidecar
-mod problem; // what a client is told when something is wrong
-mod instance; // what outlives a request
-mod together; // what requests share: a question to the host,
-mod signal; // and its answer
-mod spawned; // what goes on after them
+mod api; // routes and handlers
+mod headers; // parses preferences, idempotency key and trace context
+mod entity_tags; // parses If-Match and If-None-Match
+mod query; // parses the query of a list
+mod json; // parses a body as plain JSON
+mod fields; // parses a task's fields
+mod task; // a task and its events
+mod store; // PostgreSQL: task and event in one statement
+mod cache; // Redis
+mod group_commit; // one INSERT for creates that come together
+mod forward; // pushes events to the sidecar
+mod problem; // errors, as clients see them
+mod instance; // what requests of an instance share
+mod idle; // ends the instance when it is idle
+mod batcher; // groups requests for the host
+mod waker; // lets a request wait for another one
+mod spawned; // tasks that outlive a request
 mod config;
 mod deadline;
 mod log;
 #[cfg(test)]
-mod document; // openapi.json and asyncapi.json, from these types
+mod document; // writes openapi.json and asyncapi.json
 #[cfg(test)]
-mod properties; // of everything that parses
+mod properties; // property tests of the parsers
 
 use axum::response::IntoResponse as _;
 use http::{HeaderName, HeaderValue, Response, header};
@@ -41,6 +42,7 @@ const X_REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 #[spin_sdk::http_service]
 async fn handle(request: Request) -> Result<WasiResponse, ErrorCode> {
+    let _in_flight = idle::InFlight::new();
     let request_id = headers::request_id(request.headers());
     let accept = Accept::of(request.headers());
     let answer = match instance::get().await {
@@ -75,6 +77,6 @@ async fn send(response: axum::response::Response) -> Result<WasiResponse, ErrorC
         parts.headers.insert(header::CONTENT_LENGTH, HeaderValue::from(body.len()));
     }
     let response = http_into_wasi_response(Response::from_parts(parts, Full::new(body)))?;
-    spawned::begin().await;
+    spawned::yield_to_spawned_tasks().await;
     Ok(response)
 }

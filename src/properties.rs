@@ -127,7 +127,7 @@ fn named(errors: &Errors) -> BTreeSet<String> {
 
 /// What of a task was its client's to say.
 fn said(new: NewTask) -> Value {
-    let (task, event) = task::create(new, None);
+    let (task, event) = task::create(new, headers::TraceContext::default());
     let mut task = serde_json::to_value(task).expect("a task is JSON");
     let payload: Value = serde_json::from_str(event.payload.get()).expect("a payload is JSON");
     assert_eq!(payload["data"], task);
@@ -302,7 +302,14 @@ proptest! {
             Ok(key) => prop_assert!(key.is_none_or(|key| (1..=headers::IDEMPOTENCY_KEY_CHARS_MAX).contains(&key.len()))),
             Err(invalid) => prop_assert_eq!(invalid.place, Place::Header("Idempotency-Key".to_owned())),
         }
-        headers::traceparent(&with("traceparent", &values));
+        headers::TraceContext::parse(&with("traceparent", &values));
+        let mut traced = with("tracestate", &values);
+        traced.insert("traceparent", HeaderValue::from_static(
+            "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01",
+        ));
+        if let Some(tracestate) = headers::TraceContext::parse(&traced).tracestate {
+            prop_assert!(tracestate.len() <= 512, "{}", tracestate);
+        }
         let request_id = headers::request_id(&with("x-request-id", &values));
         prop_assert!(HeaderValue::from_str(&request_id).is_ok());
         Accept::of(&with("accept", &values));

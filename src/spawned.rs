@@ -2,11 +2,11 @@
 
 use spin_sdk::wit_bindgen;
 
-/// Lets everything begin that has been spawned until now.
+/// Lets every task start that was spawned until now.
 ///
-/// Twice, because the guest's executor goes on with a request that has given way once if others wait for something, and
-/// takes in what was spawned only when it stops.
-pub async fn begin() {
+/// The guest's executor takes in spawned tasks only when it stops. A single yield does not stop it
+/// while other tasks wait for something, so this yields twice.
+pub async fn yield_to_spawned_tasks() {
     wit_bindgen::yield_async().await;
     wit_bindgen::yield_async().await;
 }

@@ -8,6 +8,7 @@ use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::fields::NewTask;
+use crate::headers::TraceContext;
 
 /// A task as the API shows it and as its events carry it. The function `task_document` of the
 /// migrations writes the same JSON, field for field.
@@ -91,7 +92,7 @@ impl Priority {
 }
 
 /// The first version of a task, and its event.
-pub fn create(new: NewTask, traceparent: Option<String>) -> (Task, Event) {
+pub fn create(new: NewTask, trace: TraceContext) -> (Task, Event) {
     let now = timestamp::now();
     let task = Task {
         id: Uuid::now_v7(),
@@ -112,7 +113,8 @@ pub fn create(new: NewTask, traceparent: Option<String>) -> (Task, Event) {
         version: task.version,
         previous_id: None,
         time: now,
-        traceparent,
+        traceparent: trace.traceparent,
+        tracestate: trace.tracestate,
         cache_stale: false,
         payload: envelope(EventType::TaskCreated, &task),
     };
@@ -138,7 +140,7 @@ mod tests {
 
     #[test]
     fn the_event_carries_the_task_in_the_envelope_that_consumers_know() {
-        let (task, event) = create(NewTask::parse(json!({ "title": "a" })).unwrap(), None);
+        let (task, event) = create(NewTask::parse(json!({ "title": "a" })).unwrap(), TraceContext::default());
         let payload: Value = serde_json::from_str(event.payload.get()).unwrap();
         assert_eq!(payload, json!({ "event_type": "TASK_CREATED", "data": task }));
         assert_eq!((event.task_id, event.version, event.time), (task.id, 1, task.created_at));

@@ -27,6 +27,8 @@ pub struct Event {
     pub time: DateTime<Utc>,
     /// W3C Trace Context of the request that made the change.
     pub traceparent: Option<String>,
+    /// What goes with `traceparent`, if anything does.
+    pub tracestate: Option<String>,
     /// The component could not take the change's old state out of the cache, so the sidecar has to.
     pub cache_stale: bool,
     /// The record's value: `{"event_type": …, "data": …}`, JSON.

@@ -49,6 +49,8 @@ pub(crate) struct Wire {
     previousid: Option<Uuid>,
     #[serde(default, skip_serializing_if = "Option::is_none")]
     traceparent: Option<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    tracestate: Option<String>,
     #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     cachestale: bool,
     datacontenttype: String,
@@ -75,6 +77,7 @@ impl From<Event> for Wire {
             partitionkey: event.task_id,
             previousid: event.previous_id,
             traceparent: event.traceparent,
+            tracestate: event.tracestate,
             cachestale: event.cache_stale,
             datacontenttype: "application/json".to_owned(),
             data: event.payload,
@@ -101,6 +104,7 @@ impl TryFrom<Wire> for Event {
             previous_id: wire.previousid,
             time: wire.time,
             traceparent: wire.traceparent,
+            tracestate: wire.tracestate,
             cache_stale: wire.cachestale,
             payload: wire.data,
         })
@@ -123,6 +127,7 @@ mod tests {
             previous_id: Some(Uuid::from_u128(3)),
             time: Utc.timestamp_micros(1_700_000_000_000_001).single().unwrap(),
             traceparent: None,
+            tracestate: None,
             cache_stale: false,
             payload: RawValue::from_string(
                 r#"{"event_type": "TASK_CREATED",  "data": {"b":1,"a":2}}"#.into(),

@@ -39,20 +39,33 @@ fn event() -> impl Strategy<Value = Event> {
     let traceparent = prop::option::of("[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}");
     let parts =
         (id(), event_type, id(), 1..=u64::MAX, time(), traceparent, any::<bool>(), any_json(), any::<bool>());
-    let parts = (parts, prop::option::of(id()));
-    parts.prop_map(|(parts, previous_id)| {
+    let tracestate = prop::option::of("[a-z0-9]{1,9}=[ -~]{1,9}");
+    let parts = (parts, prop::option::of(id()), tracestate);
+    parts.prop_map(|(parts, previous_id, tracestate)| {
         let (id, event_type, task_id, version, time, traceparent, cache_stale, data, spaced) = parts;
         // A payload's own form is kept, whatever it is.
         let payload = if spaced { format!("{data:#}") } else { data.to_string() };
         let payload = RawValue::from_string(payload).expect("JSON");
-        Event { id, event_type, task_id, version, previous_id, time, traceparent, cache_stale, payload }
+        Event {
+            id,
+            event_type,
+            task_id,
+            version,
+            previous_id,
+            time,
+            traceparent,
+            tracestate,
+            cache_stale,
+            payload,
+        }
     })
 }
 
 fn parts(event: &Event) -> impl PartialEq + std::fmt::Debug {
     (
         (event.id, event.event_type, event.task_id, event.version, event.time),
-        (event.previous_id, event.traceparent.clone(), event.cache_stale, event.payload.get().to_owned()),
+        (event.previous_id, event.traceparent.clone(), event.tracestate.clone()),
+        (event.cache_stale, event.payload.get().to_owned()),
     )
 }
 

@@ -37,6 +37,7 @@ fuzz_target!(|data: &[u8]| {
     for (event, again) in events.iter().zip(again) {
         assert_eq!((event.id, event.task_id, event.version), (again.id, again.task_id, again.version));
         assert_eq!((event.event_type, &event.traceparent), (again.event_type, &again.traceparent));
+        assert_eq!(event.tracestate, again.tracestate);
         assert_eq!(event.payload.get(), again.payload.get());
     }
 });

@@ -87,7 +87,7 @@ fn ask(headers: &HeaderMap) {
         let quoted = HeaderMap::from_iter([(HeaderName::from_static("idempotency-key"), value)]);
         assert_eq!(headers::idempotency_key(&quoted).ok().flatten(), Some(key));
     }
-    headers::traceparent(headers);
+    headers::TraceContext::parse(headers);
     HeaderValue::from_str(&headers::request_id(headers)).expect("a header");
 }
 
@@ -107,7 +107,7 @@ fn write(body: &Value) {
 
 /// What of a task was its client's to say.
 fn said(new: NewTask) -> Value {
-    let (task, _) = task::create(new, None);
+    let (task, _) = task::create(new, headers::TraceContext::default());
     let mut task = serde_json::to_value(task).expect("a task is JSON");
     for name in ["id", "version", "created_at", "updated_at"] {
         task.as_object_mut().expect("an object").remove(name).expect("a field of every task");

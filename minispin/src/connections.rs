@@ -18,7 +18,7 @@ use tokio::{
 };
 use tokio_io_timeout::TimeoutWriter;
 
-use crate::{instance::Lifetime, server::Server};
+use crate::{instances::Lifetime, server::Server};
 
 /// Connections that the system may hold before they are accepted; it may hold fewer.
 const BACKLOG: u32 = 4096;

@@ -19,8 +19,9 @@ use crate::{
     host::{self, State},
 };
 
-/// Instances alive at once, of all components together; a request that needs one more is answered 503.
-pub const INSTANCES_MAX: u32 = 512;
+/// Instances alive at once, of all components together, as in Spin. A request that needs one more is
+/// answered 503.
+pub const INSTANCES_MAX: u32 = 1_000;
 /// Stacks at once: one for each instance, and one for each request in flight. Each takes two of the
 /// mappings that the kernel lets a process have (vm.max_map_count, 65,530).
 const STACKS_MAX: u32 = INSTANCES_MAX + application::Config::REQUESTS_MAX as u32;
@@ -35,9 +36,8 @@ const INSTANCE_METADATA_BYTES_MAX: usize = 10 << 20;
 /// What stays mapped of a memory and a table that are given back, as in Spin: cheaper to clear than to map.
 const MEMORY_KEEP_RESIDENT_BYTES: usize = 2 << 20;
 const TABLE_KEEP_RESIDENT_BYTES: usize = 512 << 10;
-/// A guest that computes gives way to the other tasks of its thread this often. Shorter than Spin's 10 ms: the
-/// runtime looks at its sockets after 61 tasks only, and those may all be computing.
-const YIELD_INTERVAL: Duration = Duration::from_millis(2);
+/// A guest that computes gives way to the other tasks of its thread this often, as in Spin.
+const YIELD_INTERVAL: Duration = Duration::from_millis(10);
 
 /// Where compiled components are kept.
 #[derive(Clone, Debug, Default)]

@@ -1,206 +1,171 @@
-//! The instances of one component, and which of them takes a request: few with several requests each, as long as none has
-//! more than Spin gives it. They do the same work with fewer connections and statements than many with one request each,
-//! which is what Spin comes to: it starts one whenever all are computing, and deals requests out in turn.
+//! The instances of one component. wasmtime's `ProxyHandler` decides which of them takes a request
+//! and when another one starts, as it does in Spin, with Spin's defaults.
 
 use std::{
-    num::NonZero,
-    sync::{Arc, Mutex, MutexGuard, PoisonError, atomic::Ordering::Relaxed},
-    thread::available_parallelism,
-    time::Duration,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll},
+    time::{Duration, Instant},
 };
 
-use futures::channel::oneshot;
-use thiserror::Error;
-use tokio::{sync::mpsc, time::sleep};
-use wasmtime_wasi_http::handler::{Request, Response};
+use tokio::time::{Sleep, sleep};
+use tokio_util::{
+    sync::{CancellationToken, WaitForCancellationFutureOwned},
+    task::{TaskTracker, task_tracker::TaskTrackerToken},
+};
+use wasmtime::{Store, StoreContextMut, component::GuestTaskId};
+use wasmtime_wasi_http::{
+    WasiHttpView,
+    handler::{
+        HandlerState, Instance, Proxy, ProxyHandler, Request, Response, ShouldAccept, WorkerExpiration,
+        WorkerState, WorkerStatus,
+    },
+    p3::bindings::ServicePre,
+};
 
-use crate::instance::{REQUESTS_AT_ONCE_MAX, REQUESTS_MAX, Starter, Vitals};
+use crate::host::{Component, State};
 
-/// How long a request waits for its instance to look for it. Past it another one takes it: the guest computes, is in a call
-/// that holds the instance, or takes nothing (backpressure).
-const TURN_WAIT: Duration = Duration::from_millis(50);
+/// Spin's defaults for components of WASI 0.3.
+pub const REQUESTS_MAX: usize = 128;
+pub const REQUESTS_AT_ONCE_MAX: usize = 16;
+const IDLE_MAX: Duration = Duration::from_secs(1);
 
-/// No instance could be started.
-#[derive(Debug, Error)]
-#[error("no instance could be started: {0:#}")]
-pub struct NoInstance(pub Arc<wasmtime::Error>);
-
-/// Where a request's response goes.
-pub type Respond = oneshot::Sender<wasmtime::Result<Response>>;
-
-/// A request, until an instance takes it.
-type Untaken = Arc<Mutex<Option<(Request, Respond)>>>;
-
-/// A request that an instance is to take. Counts there for as long as it is kept.
-pub struct Waiting {
-    untaken: Untaken,
-    vitals: Arc<Vitals>,
+/// How instances learn that the host is stopping, and how the host learns that they have ended.
+#[derive(Clone, Default)]
+pub struct Lifetime {
+    /// Idle instances end.
+    pub draining: CancellationToken,
+    /// All instances end, whatever they are doing.
+    pub abandoned: CancellationToken,
+    pub running: TaskTracker,
 }
 
-impl Waiting {
-    fn new(untaken: &Untaken, vitals: &Arc<Vitals>) -> Waiting {
-        vitals.at_once.fetch_add(1, Relaxed);
-        Waiting { untaken: Arc::clone(untaken), vitals: Arc::clone(vitals) }
-    }
-
-    /// None if another instance has taken it, or nobody waits for it any more.
-    pub fn take(&self) -> Option<(Request, Respond)> {
-        lock(&self.untaken).take().filter(|(_, response)| !response.is_canceled())
-    }
-
-    pub fn refuse(self, error: NoInstance) {
-        if let Some((_, response)) = self.take() {
-            // Whoever asked may be gone.
-            let _: Result<(), _> = response.send(Err(error.into()));
-        }
-    }
-}
-
-impl Drop for Waiting {
-    fn drop(&mut self) {
-        self.vitals.at_once.fetch_sub(1, Relaxed);
-    }
-}
-
-/// An instance that takes requests.
-struct Open {
-    requests: mpsc::UnboundedSender<Waiting>,
-    vitals: Arc<Vitals>,
-    /// Requests that it may still get.
-    left: usize,
+/// What every instance of a component is made of.
+pub struct Starter {
+    pub component: Arc<Component>,
+    pub service: ServicePre<State>,
+    pub lifetime: Lifetime,
 }
 
 pub struct Instances {
-    starter: Arc<Starter>,
-    processors: usize,
-    /// The oldest first.
-    open: Mutex<Vec<Open>>,
+    handler: ProxyHandler<Starter>,
+    abandoned: CancellationToken,
 }
 
 impl Instances {
     pub fn new(starter: Starter) -> Instances {
-        let processors = available_parallelism().map_or(1, NonZero::get);
-        Instances { starter: Arc::new(starter), processors, open: Mutex::default() }
+        let abandoned = starter.lifetime.abandoned.clone();
+        Instances { handler: ProxyHandler::new(starter), abandoned }
     }
 
     /// The component's response.
     ///
     /// # Errors
-    /// [`NoInstance`], or why the instance ended.
+    /// An `InstantiationError` if no instance could be started, or why the instance ended.
     pub async fn handle(&self, request: Request) -> wasmtime::Result<Response> {
-        let (respond, mut response) = oneshot::channel();
-        let untaken = Arc::new(Mutex::new(Some((request, respond))));
-        let ended = || wasmtime::format_err!("the instance ended before the response");
-        let mut vitals = self.give(&untaken);
-        loop {
-            let turn = vitals.turn();
-            tokio::select! {
-                answer = &mut response => return answer.map_err(|oneshot::Canceled| ended())?,
-                () = sleep(TURN_WAIT) => {}
-            }
-            if lock(&untaken).is_none() {
-                return response.await.map_err(|oneshot::Canceled| ended())?;
-            }
-            if self.starter.lifetime.abandoned.is_cancelled() {
-                return Err(ended());
-            }
-            // One that has had no turn is being started.
-            if vitals.has_ended() || turn.is_some_and(|turn| vitals.is_stuck_after(turn)) {
-                vitals = self.give(&untaken);
-            }
+        match self.abandoned.run_until_cancelled(self.handler.handle((), request)).await {
+            Some(response) => response,
+            None => Err(wasmtime::format_err!("the host stopped before the response")),
         }
-    }
-
-    /// Gives a request to an instance.
-    fn give(&self, untaken: &Untaken) -> Arc<Vitals> {
-        let mut open = lock(&self.open);
-        open.retain(|instance| !instance.requests.is_closed());
-        loop {
-            let index = self.place(&mut open);
-            let Open { requests, vitals, left } = &mut open[index];
-            let vitals = Arc::clone(vitals);
-            let given = requests.send(Waiting::new(untaken, &vitals));
-            *left -= 1;
-            // One that ends just now takes nothing any more.
-            if *left == 0 || given.is_err() {
-                open.remove(index);
-            }
-            if given.is_ok() {
-                return vitals;
-            }
-        }
-    }
-
-    /// The instance that takes the next request.
-    fn place(&self, open: &mut Vec<Open>) -> usize {
-        let taking = open.iter().enumerate().filter(|(_, instance)| !instance.vitals.is_stuck());
-        let loads = taking.map(|(index, instance)| (index, instance.vitals.at_once.load(Relaxed)));
-        choose(loads, self.processors).unwrap_or_else(|| {
-            let (requests, received) = mpsc::unbounded_channel();
-            let vitals = self.starter.start(received);
-            open.push(Open { requests, vitals, left: REQUESTS_MAX });
-            open.len() - 1
-        })
     }
 }
 
-/// Of instances and the requests that each has, the oldest first, the one that takes the next; none if another is to be
-/// started. As many are used as there are processors, or as the requests need; those beyond come to the end of their time.
-fn choose(loads: impl Iterator<Item = (usize, usize)> + Clone, processors: usize) -> Option<usize> {
-    let requests: usize = loads.clone().map(|(_, load)| load).sum();
-    let needed = (requests + 1).div_ceil(REQUESTS_AT_ONCE_MAX).max(processors);
-    let has_room = |(_, load): &(usize, usize)| *load < REQUESTS_AT_ONCE_MAX;
-    let least = loads.clone().take(needed).filter(has_room).min_by_key(|(_, load)| *load);
-    match least {
-        Some((_, load)) if load > 0 && loads.clone().count() < needed => None,
-        Some((index, _)) => Some(index),
-        None => loads.filter(has_room).min_by_key(|(_, load)| *load).map(|(index, _)| index),
+impl HandlerState for Starter {
+    type StoreData = State;
+    type WorkerExpiration = Expiration;
+    type WorkerState = Running;
+
+    async fn instantiate(&self) -> wasmtime::Result<Instance<State, Expiration, Running>> {
+        let Lifetime { draining, abandoned, running } = &self.lifetime;
+        let mut store = Store::new(self.service.engine(), State::new(Arc::clone(&self.component)));
+        store.set_epoch_deadline(1);
+        // A guest that computes for long must not keep its thread from the other instances.
+        store.epoch_deadline_async_yield_and_update(1);
+        let proxy = Proxy::P3(self.service.instantiate_async(&mut store).await?);
+        let expiration = Expiration {
+            idle: Box::pin(sleep(IDLE_MAX)),
+            draining: Box::pin(draining.clone().cancelled_owned()),
+            abandoned: Box::pin(abandoned.clone().cancelled_owned()),
+        };
+        let state = Running {
+            component: Arc::clone(&self.component),
+            abandoned: abandoned.clone(),
+            _token: running.token(),
+        };
+        Ok(Instance { store, proxy, view: State::http, expiration, state })
     }
 }
 
-/// Nothing is left half done under a lock here, whatever panics.
-pub fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+/// When an instance ends. Its requests have no deadline, as in Spin.
+pub struct Expiration {
+    idle: Pin<Box<Sleep>>,
+    draining: Pin<Box<WaitForCancellationFutureOwned>>,
+    abandoned: Pin<Box<WaitForCancellationFutureOwned>>,
 }
 
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    fn chosen(loads: &[usize]) -> Option<usize> {
-        choose(loads.iter().copied().enumerate(), 2)
+impl WorkerExpiration for Expiration {
+    fn poll(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+        status: WorkerStatus,
+        start: Instant,
+    ) -> Poll<()> {
+        if self.abandoned.as_mut().poll(context).is_ready() {
+            return Poll::Ready(());
+        }
+        match status {
+            WorkerStatus::Requests | WorkerStatus::PostReturn => Poll::Pending,
+            WorkerStatus::Idle => {
+                let deadline = (start + IDLE_MAX).into();
+                if self.idle.deadline() != deadline {
+                    self.idle.as_mut().reset(deadline);
+                }
+                if self.draining.as_mut().poll(context).is_ready() {
+                    return Poll::Ready(());
+                }
+                self.idle.as_mut().poll(context)
+            }
+        }
     }
+}
 
-    /// Takes so many requests in, one after the other, and none of them ends.
-    fn take_in(loads: &mut Vec<usize>, requests: usize) {
-        for _ in 0..requests {
-            let index = chosen(loads).unwrap_or_else(|| {
-                loads.push(0);
-                loads.len() - 1
-            });
-            loads[index] += 1;
+/// An instance, from its start to its end.
+pub struct Running {
+    component: Arc<Component>,
+    abandoned: CancellationToken,
+    _token: TaskTrackerToken,
+}
+
+impl WorkerState for Running {
+    type StoreData = State;
+    type RequestData = ();
+
+    fn should_accept_request(&self, at_once: usize, total: usize) -> ShouldAccept {
+        if total >= REQUESTS_MAX {
+            ShouldAccept::Never
+        } else if at_once >= REQUESTS_AT_ONCE_MAX {
+            ShouldAccept::No
+        } else {
+            ShouldAccept::Yes
         }
     }
 
-    #[test]
-    fn requests_share_as_few_instances_as_can_take_them_and_one_for_each_processor() {
-        let mut loads = Vec::new();
-        take_in(&mut loads, 1);
-        assert_eq!(loads, [1]);
-        take_in(&mut loads, 1);
-        assert_eq!(loads, [1, 1]);
-        take_in(&mut loads, 30);
-        assert_eq!(loads, [16, 16]);
-        take_in(&mut loads, 1);
-        assert_eq!(loads, [16, 16, 1]);
+    fn on_request_start(
+        &self,
+        _store: StoreContextMut<'_, State>,
+        (): (),
+        _task: GuestTaskId,
+    ) -> Pin<Box<dyn Future<Output = ()> + Send + Sync>> {
+        Box::pin(std::future::pending())
     }
 
-    #[test]
-    fn what_a_burst_leaves_behind_is_not_used_again() {
-        let mut loads = vec![0; 30];
-        take_in(&mut loads, 32);
-        assert_eq!(loads[..3], [16, 16, 0]);
-        // Unless the first ones are full, whatever the others have.
-        assert_eq!(chosen(&[16, 16, 16, 2]), Some(3));
+    fn drop(&self, _store: Store<State>, result: wasmtime::Result<()>) {
+        if let Err(error) = result
+            && !self.abandoned.is_cancelled()
+        {
+            // The alternate form has the guest's backtrace and not the host's.
+            let component = &self.component.id;
+            tracing::error!(component, "an instance ended, and with it the requests it had: {error:#}");
+        }
     }
 }

@@ -1,10 +1,10 @@
-//! A small Spin-compatible host on wasmtime's published crates: for tests, and for machines without the Spin
-//! CLI. What runs here runs on Spin; what minispin cannot do as Spin does, it refuses by name.
+//! A test double of Spin on wasmtime's published crates: for tests, and for machines without the Spin CLI. It
+//! schedules requests as Spin does. What minispin cannot do as Spin does, it refuses by name.
 //!
 //! ```text
 //! spin.toml ─▶ manifest ─▶ variables ─▶ allowed_hosts ┐
 //!                                        engine ──────┴▶ Application
-//! client ─▶ connections ─▶ server ─▶ routes ─▶ instances ─▶ instance ─▶ host::{http, postgres, redis, variables}
+//! client ─▶ connections ─▶ server ─▶ routes ─▶ instances ─▶ host::{http, postgres, redis, variables}
 //! ```
 
 mod manifest;
@@ -15,8 +15,7 @@ mod engine;
 mod application;
 mod connections;
 mod server;
-mod instances; // which one takes a request
-mod instance; // how it serves it
+mod instances;
 mod host;
 #[cfg(test)]
 mod properties; // of everything that parses

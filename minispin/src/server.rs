@@ -19,10 +19,10 @@ use http_body_util::{BodyExt, Empty, Full};
 use hyper::body::Incoming;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use wasmtime::PoolConcurrencyLimitError;
-use wasmtime_wasi_http::{Error, WasiBody};
+use wasmtime_wasi_http::{Error, WasiBody, handler::InstantiationError};
 
 use crate::{
-    instances::{Instances, NoInstance},
+    instances::Instances,
     routes::{Route, Router},
 };
 
@@ -134,8 +134,8 @@ fn add_spin_headers(headers: &mut HeaderMap, uri: &Uri, route: &Route, rest: &st
 
 fn out_of_instances(error: &wasmtime::Error) -> bool {
     error
-        .downcast_ref::<NoInstance>()
-        .is_some_and(|NoInstance(error)| error.downcast_ref::<PoolConcurrencyLimitError>().is_some())
+        .downcast_ref::<InstantiationError<()>>()
+        .is_some_and(|error| error.error.downcast_ref::<PoolConcurrencyLimitError>().is_some())
 }
 
 fn busy(reason: &str) -> Response<WasiBody> {

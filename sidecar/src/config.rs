@@ -15,14 +15,20 @@ use clap::builder::TypedValueParser as _;
 use clap::{Parser, Subcommand};
 use contract::cache::KeyPrefix;
 
+use crate::record::Naming;
 use crate::{parked, topic};
 
 /// Kafka's default of `replica.lag.time.max.ms`.
 const REPLICA_LAG_MAX: Duration = Duration::from_secs(30);
 
+/// rskafka logs each failed request as an error; the sidecar reports what it makes of it.
+const DEFAULT_LOG_FILTER: &str = "kafka_sidecar=info,rskafka=off,warn";
+
 /// Publishes the task API's events to Kafka, in order, whatever crashes.
 #[derive(Clone, Debug, Parser)]
-#[command(name = "kafka-sidecar", version, subcommand_negates_reqs = true)]
+#[command(name = "kafka-sidecar", version, next_help_heading = "Settings")]
+// An operator writes `verify --database-url …` as well as `--database-url … verify`.
+#[command(mut_args(|setting| setting.global(true)))]
 pub struct Config {
     /// What to do instead of publishing.
     #[command(subcommand)]
@@ -42,10 +48,11 @@ pub struct Config {
     )]
     pub operations_listen: SocketAddr,
 
-    /// The secret that the component sends with each forward.
+    /// The secret that the component sends with each forward. Required to publish; commands do not
+    /// use it.
     #[arg(
         long, env = "SIDECAR_TOKEN", value_name = "SIDECAR_TOKEN", hide_env_values = true,
-        value_parser = NonEmptyStringValueParser::new().map(Secret), required = true
+        value_parser = NonEmptyStringValueParser::new().map(Secret)
     )]
     pub token: Option<Secret>,
 
@@ -55,7 +62,6 @@ pub struct Config {
         env = "DATABASE_URL",
         value_name = "DATABASE_URL",
         hide_env_values = true,
-        hide_default_value = true,
         default_value = "postgres://tasks:tasks@127.0.0.1:5432/tasks"
     )]
     pub database_url: Secret,
@@ -112,6 +118,22 @@ pub struct Config {
         default_value = "1", value_parser = clap::value_parser!(i16).range(1..=32)
     )]
     pub kafka_topic_replication_factor: i16,
+
+    /// Where the events come from: the header ce_source of each record. A URI-reference.
+    /// CloudEvents recommends an absolute URI of your own, such as https://example.com/api/tasks.
+    #[arg(
+        long, env = "CE_SOURCE", value_name = "CE_SOURCE", default_value = contract::SOURCE,
+        value_parser = check::ce_source
+    )]
+    pub ce_source: String,
+
+    /// What the header ce_type of each record has before TASK_CREATED and the like. CloudEvents
+    /// recommends a reversed domain name, here with a dot at its end: com.example.tasks.
+    #[arg(
+        long, env = "CE_TYPE_PREFIX", value_name = "CE_TYPE_PREFIX", default_value = "",
+        value_parser = check::ce_type_prefix
+    )]
+    pub ce_type_prefix: String,
 
     /// Deadline of each produce request, in milliseconds. It is longer than a broker takes to find out that
     /// a follower has died (replica.lag.time.max.ms). All other requests have 10 s at most.
@@ -188,9 +210,20 @@ pub struct Config {
         value_parser = millis(0, 600_000)
     )]
     pub drain_timeout: Duration,
+
+    /// What is logged, as JSON lines on standard error: levels by module.
+    #[arg(
+        long, env = "RUST_LOG", value_name = "RUST_LOG", default_value = DEFAULT_LOG_FILTER,
+        value_parser = check::log_filter
+    )]
+    pub log_filter: String,
 }
 
 impl Config {
+    pub fn naming(&self) -> Naming {
+        Naming { source: self.ce_source.clone(), type_prefix: self.ce_type_prefix.clone() }
+    }
+
     /// Zero if appended records can be read at once.
     pub fn replication_wait(&self) -> Duration {
         let default = match self.kafka_topic_replication_factor {
@@ -203,9 +236,13 @@ impl Config {
 
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
-    /// Compare topic and database: what is missing, doubled, out of order, misplaced or unknown? Exit code 1 if
-    /// anything is. Changes nothing, and may run at any time
-    Verify,
+    /// Compare topic and database: what is missing, doubled, out of order, misplaced or unknown?
+    /// Exit code 1 if anything is. Changes nothing, and may run at any time
+    Verify {
+        /// Print one JSON object, whose shape README.md describes
+        #[arg(long)]
+        json: bool,
+    },
     /// Handle events that the broker refuses
     #[command(subcommand)]
     Parked(parked::Command),
@@ -251,6 +288,40 @@ mod tests {
     fn parse(arguments: &[&str]) -> Result<Config, String> {
         let arguments = ["kafka-sidecar", "--token", "s3cret"].iter().chain(arguments);
         Config::try_parse_from(arguments).map_err(|error| error.to_string())
+    }
+
+    #[test]
+    fn settings_may_come_after_a_command() {
+        for command in [&["verify"][..], &["parked", "list"], &["topic", "show"], &["migrate"]] {
+            let settings = ["--kafka-topic", "other", "--database-url", "postgres://u@h/d"];
+            let config = parse(&[command, &settings].concat()).unwrap();
+            assert_eq!(config.kafka_topic, "other");
+            assert_eq!(config.database_url.expose(), "postgres://u@h/d");
+        }
+    }
+
+    #[test]
+    fn help_has_the_variable_and_the_default_of_each_setting() {
+        let mut command = <Config as clap::CommandFactory>::command();
+        let help = command.render_long_help().to_string();
+        let settings = command.get_arguments().filter(|setting| setting.get_env().is_some());
+        let mut count = 0;
+        for setting in settings {
+            let name = setting.get_env().unwrap().to_str().unwrap();
+            assert!(help.contains(&format!("[env: {name}")), "{name}: {help}");
+            for default in setting.get_default_values() {
+                let default = format!("[default: {}]", default.to_str().unwrap());
+                assert!(help.contains(&default), "{name}: {help}");
+            }
+            count += 1;
+        }
+        assert!(count > 20, "{help}");
+    }
+
+    #[test]
+    fn retry_without_an_id_mentions_all() {
+        let error = parse(&["parked", "retry"]).unwrap_err();
+        assert!(error.contains("--all"), "{error}");
     }
 
     #[test]

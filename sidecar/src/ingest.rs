@@ -13,7 +13,6 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::post;
 use axum::{Json, Router};
 use contract::{EVENTS_PATH, Receipt, Receipts};
-use serde_json::json;
 use subtle::ConstantTimeEq as _;
 use thiserror::Error;
 use tokio::sync::{Notify, Semaphore, oneshot};
@@ -25,9 +24,10 @@ use crate::lanes::{Role, Roles};
 use crate::metrics::Metrics;
 use crate::offered::{Companion, Offered, event_bytes};
 use crate::operations::{self, Operations};
+use crate::problem::problem;
 use crate::repair::Repair;
 
-/// Four times what the component sends at once.
+/// The component sends up to 512 KiB of payloads at once, and the rest of each event on top.
 const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
 
 /// For a body to arrive.
@@ -73,7 +73,8 @@ pub fn router(ingest: Ingest, operations: Operations) -> Router {
         .route(EVENTS_PATH, post(take))
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(ingest);
-    operations::measured(forwards.merge(operations::pages(operations)), metrics)
+    let paths = format!("POST {EVENTS_PATH}, {}", operations::PAGES);
+    operations::served(forwards.merge(operations::pages(operations)), paths, metrics)
 }
 
 async fn take(State(ingest): State<Ingest>, request: Request) -> Result<Response, Refused> {
@@ -90,6 +91,7 @@ async fn take(State(ingest): State<Ingest>, request: Request) -> Result<Response
     drop(body);
     // Redis is told what it missed whatever becomes of the events, and at once.
     for event in events.iter().filter(|event| event.cache_stale) {
+        ingest.metrics.invalidation_requests.inc();
         ingest.repair.request(event.task_id);
     }
     let lanes = match ingest.roles.get() {
@@ -158,12 +160,8 @@ impl IntoResponse for Refused {
             Refused::Invalid(forward::Invalid::TooMany) => StatusCode::PAYLOAD_TOO_LARGE,
             Refused::Full | Refused::NotReady => StatusCode::SERVICE_UNAVAILABLE,
         };
-        let details = json!({
-            "title": status.canonical_reason(), "status": status.as_u16(), "detail": self.to_string()
-        });
-        let mut response = (status, Json(details)).into_response();
+        let mut response = problem(status, &self.to_string());
         let headers = response.headers_mut();
-        headers.insert(header::CONTENT_TYPE, header::HeaderValue::from_static("application/problem+json"));
         if status == StatusCode::UNAUTHORIZED {
             headers.insert(header::WWW_AUTHENTICATE, header::HeaderValue::from_static("Bearer"));
         }

@@ -119,6 +119,15 @@ impl Lane {
     }
 
     /// Takes an event in, whichever way it came.
+    ///
+    /// It may go without a further look in three cases:
+    ///
+    /// * It names the task's last event in the lane as its previous one.
+    /// * It is the task's first event, and younger than the lane's memory.
+    /// * Its row is the task's oldest one in the outbox.
+    ///
+    /// For any other event the lane loads the task's rows. A version without a row is published, or
+    /// waits behind a parked one.
     pub fn offer(&mut self, offered: Offered) -> Offer {
         let Event { id, task_id, version, time, previous_id, .. } = offered.event;
         self.doubt.note_row(id, offered.seq);

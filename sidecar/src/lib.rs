@@ -6,6 +6,7 @@
 mod listener; // connections, so many and each for so long
 mod ingest; // HTTP in
 mod operations; // pages for operators
+mod problem; // what an error says
 mod offered; // an event, and what goes with it
 mod lanes; // which lane
 mod lane; // what a lane publishes next

@@ -1,7 +1,6 @@
-use std::env::VarError;
 use std::process::ExitCode;
 
-use anyhow::{Context as _, Result};
+use anyhow::Result;
 use clap::Parser as _;
 use kafka_sidecar::{Command, Config, Listeners};
 use tokio::signal::unix::{SignalKind, signal};
@@ -17,28 +16,23 @@ static ALLOCATOR: tikv_jemallocator::Jemalloc = tikv_jemallocator::Jemalloc;
 #[unsafe(export_name = "_rjem_malloc_conf")]
 static MALLOC_CONF: &[u8; 10] = b"narenas:1\0";
 
-/// rskafka logs each failed request as an error; the sidecar reports what it makes of it.
-const DEFAULT_FILTER: &str = "kafka_sidecar=info,rskafka=off,warn";
-
 /// Two threads, however many processors there are: PostgreSQL and Kafka need them more, and memory does not grow with them.
 #[tokio::main(worker_threads = 2)]
 async fn main() -> Result<ExitCode> {
     let config = Config::parse();
-    let filter = match std::env::var("RUST_LOG") {
-        Ok(text) if !text.is_empty() => EnvFilter::try_new(text).context("RUST_LOG")?,
-        Ok(_) | Err(VarError::NotPresent) => DEFAULT_FILTER.into(),
-        Err(error) => return Err(error).context("RUST_LOG"),
-    };
     tracing_subscriber::fmt()
         .json()
         .flatten_event(true)
-        .with_env_filter(filter)
+        .with_env_filter(EnvFilter::try_new(&config.log_filter)?)
         .with_writer(std::io::stderr)
         .init();
 
     config.check()?;
     match &config.command {
-        Some(Command::Verify) => return kafka_sidecar::verify(config).await,
+        Some(Command::Verify { json }) => {
+            let json = *json;
+            return kafka_sidecar::verify(config, json).await;
+        }
         Some(Command::Parked(command)) => {
             kafka_sidecar::parked(&config, command).await?;
             return Ok(ExitCode::SUCCESS);

@@ -1,22 +1,27 @@
-//! What `/metrics` tells, in the text format of Prometheus (OpenMetrics 1.0).
+//! What `/metrics` tells.
 //!
-//! Names and labels follow OpenTelemetry's semantic conventions where they have one (messaging, HTTP server),
-//! as Prometheus spells them: `_` for `.`, base units, `_total` for counters.
+//! Names and labels follow OpenTelemetry's semantic conventions where they have one (messaging,
+//! HTTP server), as Prometheus spells them: `_` for `.`, base units, `_total` for counters.
+//! Help texts use the words of Kafka, PostgreSQL and Redis, not this program's own.
+
+mod format; // how it is written
+#[cfg(target_os = "linux")]
+mod process; // what the kernel knows of the process
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 use std::time::Duration;
 
 use anyhow::{Context as _, Result};
-use prometheus_client::encoding::text::encode;
-use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue};
+use prometheus_client::encoding::{EncodeLabelSet, EncodeLabelValue, prometheus_text, text};
 use prometheus_client::metrics::counter::Counter;
 use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::{Registry, Unit};
 
-pub const CONTENT_TYPE: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+pub use format::Format;
 
 /// Upper bounds of a duration's buckets, in seconds: those that OpenTelemetry recommends, and finer ones below.
 const DURATION_BUCKETS_S: [f64; 16] =
@@ -66,6 +71,8 @@ pub struct Metrics {
     pub publishing: Gauge,
     /// Events that instances of the component left to the outbox without sending them.
     dropped: Counter,
+    /// Events whose component could not invalidate what is cached.
+    pub invalidation_requests: Counter,
     /// Attempts to invalidate what is cached that Redis did not carry out.
     pub invalidation_failures: Counter,
     /// Whether something cached waits to be invalidated (1) or not (0).
@@ -78,11 +85,7 @@ pub struct Metrics {
 
 impl Metrics {
     pub fn new(topic: &str) -> Metrics {
-        let labels = [
-            ("messaging_system".into(), "kafka".into()),
-            ("messaging_destination_name".into(), topic.to_owned().into()),
-        ];
-        let mut registry = Registry::with_labels(labels.into_iter());
+        let mut registry = Registry::default();
         let metrics = Metrics {
             registry: Arc::default(),
             sent: Family::default(),
@@ -91,6 +94,7 @@ impl Metrics {
             pending: Family::default(),
             publishing: Gauge::default(),
             dropped: Counter::default(),
+            invalidation_requests: Counter::default(),
             invalidation_failures: Counter::default(),
             invalidation_pending: Gauge::default(),
             outbox_events: Family::default(),
@@ -98,61 +102,83 @@ impl Metrics {
             outbox_oldest_age: Family::default(),
             request_duration: Family::new_with_constructor(durations),
         };
+        let of_sidecar = [("version", env!("CARGO_PKG_VERSION"))];
         registry.register(
+            "kafka_sidecar_build",
+            "The sidecar that runs; the value is always 1",
+            Info::new(of_sidecar),
+        );
+        #[cfg(target_os = "linux")]
+        registry.register_collector(Box::new(process::OfProcess));
+        // Only what is about the topic has its name.
+        let labels = [
+            ("messaging_system".into(), "kafka".into()),
+            ("messaging_destination_name".into(), topic.to_owned().into()),
+        ];
+        let of_topic = registry.sub_registry_with_labels(labels.into_iter());
+        of_topic.register(
             "messaging_client_sent_messages",
             "Events that the broker has acknowledged",
             metrics.sent.clone(),
         );
-        registry.register_with_unit(
+        of_topic.register_with_unit(
             "messaging_client_operation_duration",
-            "Time from sending a batch to the broker's answer",
+            "Time from a produce request to the broker's answer",
             Unit::Seconds,
             metrics.send_duration.clone(),
         );
+        of_topic.register(
+            "outbox_unacknowledged_events",
+            "Events that this sidecar has taken for the partition and the broker has not acknowledged",
+            metrics.pending.clone(),
+        );
         registry.register_with_unit(
             "outbox_publication_delay",
-            "Time from a change to the broker's ack of its event",
+            "Time from a change to the broker's acknowledgement of its event",
             Unit::Seconds,
             metrics.publication_delay.clone(),
         );
         registry.register(
-            "outbox_lane_pending_events",
-            "Events in a lane that are not acknowledged yet",
-            metrics.pending.clone(),
-        );
-        registry.register(
             "outbox_publishing",
-            "Whether this sidecar publishes (1) or another one does (0)",
+            "Whether this sidecar publishes (1) or not (0), as when another one does",
             metrics.publishing.clone(),
         );
         registry.register(
             "outbox_pushes_dropped",
-            "Events that the component left to the outbox without pushing them, because too many waited",
+            "Events that the component did not send to the sidecar because too many waited; the \
+             sidecar reads them from the outbox table",
             metrics.dropped.clone(),
         );
         registry.register(
+            "cache_invalidation_requests",
+            "Events whose cached answers the component could not invalidate in Redis; the sidecar does",
+            metrics.invalidation_requests.clone(),
+        );
+        registry.register(
             "cache_invalidation_failures",
-            "Invalidations that Redis did not carry out; each is repeated",
+            "Attempts of the sidecar to invalidate cached answers that Redis did not carry out; \
+             each is repeated",
             metrics.invalidation_failures.clone(),
         );
         registry.register(
             "cache_invalidation_pending",
-            "Whether something cached still has to be invalidated (1) or not (0)",
+            "Whether cached answers still have to be invalidated (1) or not (0)",
             metrics.invalidation_pending.clone(),
         );
         registry.register(
             "outbox_events",
-            "Rows of the outbox, parked ones among them, counted up to 100,000",
+            "Rows of the outbox table, refused events among them, counted up to 100,000",
             metrics.outbox_events.clone(),
         );
         registry.register(
             "outbox_parked_events",
-            "Events that the broker refuses; `kafka-sidecar parked list` shows why",
+            "Events that the broker refuses and that wait for an operator: see `kafka-sidecar \
+             parked list`",
             metrics.outbox_parked.clone(),
         );
         registry.register_with_unit(
             "outbox_oldest_event_age",
-            "Age of the oldest event in the outbox that is not parked, 0 if there is none",
+            "Age of the oldest row of the outbox table that is not refused, 0 if there is none",
             Unit::Seconds,
             metrics.outbox_oldest_age.clone(),
         );
@@ -165,9 +191,13 @@ impl Metrics {
         Metrics { registry: Arc::new(registry), ..metrics }
     }
 
-    pub fn text(&self) -> Result<String> {
+    pub fn text(&self, format: Format) -> Result<String> {
         let mut text = String::new();
-        encode(&mut text, &self.registry).context("encoding the metrics")?;
+        let encoded = match format {
+            Format::Text => prometheus_text::encode(&mut text, &self.registry),
+            Format::OpenMetrics => text::encode(&mut text, &self.registry),
+        };
+        encoded.context("encoding the metrics")?;
         Ok(text)
     }
 
@@ -232,10 +262,10 @@ fn durations() -> Histogram {
 mod tests {
     use super::*;
 
-    const OUTBOX: [&str; 3] = ["outbox_events{", "outbox_parked_events{", "outbox_oldest_event_age_seconds{"];
+    const OUTBOX: [&str; 3] = ["outbox_events ", "outbox_parked_events ", "outbox_oldest_event_age_seconds "];
 
     fn samples(metrics: &Metrics) -> [bool; 3] {
-        let text = metrics.text().unwrap();
+        let text = metrics.text(Format::Text).unwrap();
         OUTBOX.map(|name| text.lines().any(|line| line.starts_with(name)))
     }
 
@@ -248,5 +278,68 @@ mod tests {
         assert_eq!(samples(&metrics), [true; 3]);
         metrics.forget_outbox();
         assert_eq!(samples(&metrics), [false; 3]);
+    }
+
+    #[test]
+    fn each_format_is_written_as_its_readers_expect() {
+        let metrics = Metrics::new("task_events");
+        metrics.note_dropped(1);
+        let text = metrics.text(Format::Text).unwrap();
+        assert!(!text.contains("# EOF") && !text.contains("# UNIT"), "{text}");
+        assert!(text.contains("# TYPE outbox_pushes_dropped_total counter\n"), "{text}");
+        assert!(text.contains("\noutbox_pushes_dropped_total 1\n"), "{text}");
+        let text = metrics.text(Format::OpenMetrics).unwrap();
+        assert!(text.ends_with("# EOF\n") && text.contains("# UNIT "), "{text}");
+        assert!(text.contains("# TYPE outbox_pushes_dropped counter\n"), "{text}");
+    }
+
+    #[test]
+    fn only_metrics_of_the_topic_have_its_name() {
+        let metrics = Metrics::new("task_events");
+        metrics.note_acked(2, [Duration::ZERO].into_iter());
+        metrics.note_send(2, Duration::ZERO, None);
+        metrics.note_pending(2, 1);
+        metrics.note_outbox(1, 1.0);
+        metrics.note_outbox_events(1);
+        let text = metrics.text(Format::Text).unwrap();
+        let of_topic = ["messaging_client_", "outbox_unacknowledged_events"];
+        for line in text.lines().filter(|line| !line.starts_with('#')) {
+            let is_of_topic = of_topic.iter().any(|name| line.starts_with(name));
+            for label in
+                ["messaging_destination_name=\"task_events\"", "messaging_destination_partition_id=\"2\""]
+            {
+                assert_eq!(line.contains(label), is_of_topic, "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn help_uses_no_words_of_the_house() {
+        let text = Metrics::new("task_events").text(Format::Text).unwrap();
+        for line in text.lines().filter_map(|line| line.strip_prefix("# HELP ")) {
+            let help = line.split_once(' ').unwrap().1.replace("`kafka-sidecar parked list`", "");
+            for word in ["lane", "park", "sweep", "push", "term", "repair"] {
+                assert!(!help.contains(word), "{line}");
+            }
+        }
+    }
+
+    #[test]
+    fn the_build_and_the_process_are_told() {
+        let text = Metrics::new("task_events").text(Format::Text).unwrap();
+        let build = concat!("kafka_sidecar_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1\n");
+        assert!(text.contains(build), "{text}");
+        if cfg!(target_os = "linux") {
+            let sample = |name: &str| -> f64 {
+                let line = text.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+                line.unwrap_or_else(|| panic!("{name}: {text}")).parse().unwrap()
+            };
+            let now_s = chrono::Utc::now().timestamp() as f64;
+            let age_s = now_s - sample("process_start_time_seconds");
+            assert!((-2.0..86_400.0).contains(&age_s), "{age_s}");
+            assert!(sample("process_cpu_seconds_total") >= 0.0);
+            assert!(sample("process_resident_memory_bytes") > 1_000_000.0);
+            assert!(sample("process_open_fds") >= 3.0);
+        }
     }
 }

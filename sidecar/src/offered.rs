@@ -24,9 +24,10 @@ pub struct Companion {
     pub receipt: Option<oneshot::Sender<i64>>,
 }
 
-/// What an event takes of a batch and of the sidecar's memory: its payload, and roughly what key,
-/// headers and bookkeeping come to.
+/// What an event takes of a batch and of the sidecar's memory: its payload and tracestate, and
+/// roughly what key, other headers and bookkeeping come to.
 pub fn event_bytes(event: &Event) -> usize {
     const OVERHEAD_BYTES: usize = 512;
-    event.payload.get().len() + OVERHEAD_BYTES
+    let tracestate_bytes = event.tracestate.as_ref().map_or(0, String::len);
+    event.payload.get().len() + tracestate_bytes + OVERHEAD_BYTES
 }

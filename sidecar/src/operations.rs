@@ -5,16 +5,20 @@
 use std::time::Instant;
 
 use axum::extract::{Request, State};
-use axum::http::{Method, StatusCode, header};
+use axum::http::{HeaderMap, Method, StatusCode, header};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::get;
 use axum::{Json, Router};
 use contract::EVENTS_PATH;
 use tokio_util::sync::CancellationToken;
 
 use crate::health::Health;
-use crate::metrics::{self, Metrics};
+use crate::metrics::{self, Format, Metrics};
+use crate::problem::problem;
+
+/// What [`pages`] has, for who asks for something else.
+pub const PAGES: &str = "GET /healthz, GET /readyz, GET /metrics";
 
 #[derive(Clone)]
 pub struct Operations {
@@ -25,7 +29,7 @@ pub struct Operations {
 
 pub fn router(operations: Operations) -> Router {
     let metrics = operations.metrics.clone();
-    measured(pages(operations), metrics)
+    served(pages(operations), PAGES.to_owned(), metrics)
 }
 
 /// The pages, for a router that has others too.
@@ -37,9 +41,16 @@ pub fn pages(operations: Operations) -> Router {
         .with_state(operations)
 }
 
-/// Notes the duration of each request.
-pub fn measured(router: Router, metrics: Metrics) -> Router {
-    router.layer(middleware::from_fn_with_state(metrics, measure))
+/// Says what there is to who asks for something else, and notes the duration of each request.
+pub fn served(router: Router, paths: String, metrics: Metrics) -> Router {
+    let other = |status| {
+        let detail = format!("This address answers {paths}.");
+        async move || problem(status, &detail)
+    };
+    router
+        .fallback(other(StatusCode::NOT_FOUND))
+        .method_not_allowed_fallback(other(StatusCode::METHOD_NOT_ALLOWED))
+        .layer(middleware::from_fn_with_state(metrics, measure))
 }
 
 async fn ready(State(operations): State<Operations>) -> Response {
@@ -49,10 +60,11 @@ async fn ready(State(operations): State<Operations>) -> Response {
     (status, Json(report)).into_response()
 }
 
-async fn tell_metrics(State(operations): State<Operations>) -> Response {
-    match operations.metrics.text() {
-        Ok(text) => ([(header::CONTENT_TYPE, metrics::CONTENT_TYPE)], text).into_response(),
-        Err(error) => (StatusCode::INTERNAL_SERVER_ERROR, format!("{error:#}\n")).into_response(),
+async fn tell_metrics(State(operations): State<Operations>, headers: HeaderMap) -> Response {
+    let format = Format::preferred(&headers);
+    match operations.metrics.text(format) {
+        Ok(text) => ([(header::CONTENT_TYPE, format.content_type())], text).into_response(),
+        Err(error) => problem(StatusCode::INTERNAL_SERVER_ERROR, &format!("{error:#}")),
     }
 }
 

@@ -103,7 +103,7 @@ impl Outbox {
             let statement = client.prepare_cached(BACKLOG).await?;
             let [after, up_to] = [after, up_to].map(|version| i64::try_from(version).unwrap_or(i64::MAX));
             let rows = client.query(&statement, &[&task_id, &after, &up_to, &BACKLOG_ROWS_MAX]).await?;
-            let row = |row| Ok((event(row)?, row.try_get(8)?));
+            let row = |row| Ok((event(row)?, row.try_get(9)?));
             rows.iter().map(row).collect::<Result<Vec<(Event, i64)>>>()
         };
         let events = keep(self.timed(call).await, client)
@@ -267,7 +267,8 @@ fn event(row: &Row) -> Result<Event> {
         version: version.try_into().context("a version below 0")?,
         time: row.try_get(5)?,
         traceparent: row.try_get(6)?,
-        previous_id: row.try_get(7)?,
+        tracestate: row.try_get(7)?,
+        previous_id: row.try_get(8)?,
         // Nobody knows whether the component got as far as the cache.
         cache_stale: true,
         payload: RawValue::from_string(row.try_get(3)?).context("a payload that is not JSON")?,

@@ -3,7 +3,8 @@
 //! Nothing is dropped that is not named, and what is dropped is printed whole.
 
 use anyhow::{Result, ensure};
-use clap::Subcommand;
+use clap::{Args, Subcommand};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::config::Config;
@@ -15,16 +16,14 @@ const LISTED_MAX: u32 = 1_000;
 #[derive(Clone, Debug, Subcommand)]
 pub enum Command {
     /// Show which events are parked, why, and how many later ones of their tasks wait behind them
-    List,
-    /// Publish parked events after all, as when the topic takes larger records now
-    Retry {
-        /// Ids of events
-        #[arg(required_unless_present = "all")]
-        ids: Vec<Uuid>,
-        /// Every event that is parked
-        #[arg(long, conflicts_with = "ids")]
-        all: bool,
+    List {
+        /// Print one JSON object, whose shape README.md describes
+        #[arg(long)]
+        json: bool,
     },
+    /// Publish parked events after all, as when the topic takes larger records now: those that are
+    /// named, or every one with --all
+    Retry(Chosen),
     /// Give parked events up: they never reach the topic, and the later ones of their tasks go on without
     /// them. Prints each, as JSON in a line of its own
     Drop {
@@ -34,18 +33,28 @@ pub enum Command {
     },
 }
 
+#[derive(Args, Clone, Debug)]
+#[group(required = true, multiple = false)]
+pub struct Chosen {
+    /// Ids of events, as `parked list` shows them
+    ids: Vec<Uuid>,
+    /// Every event that is parked
+    #[arg(long)]
+    all: bool,
+}
+
 /// # Errors
 /// When the database cannot be asked, or when an id is none of a parked event: then all others are done.
 pub async fn run(config: &Config, command: &Command) -> Result<()> {
     let outbox = Outbox::new(config.database_url.expose(), config.database_timeout)?;
     let (done, named) = match command {
-        Command::List => return list(&outbox).await,
-        Command::Retry { all: true, .. } => {
+        Command::List { json } => return list(&outbox, *json).await,
+        Command::Retry(Chosen { all: true, .. }) => {
             let retried = outbox.retry_parked(None).await?;
             println!("{} events are retried", retried.len());
             (retried, &[][..])
         }
-        Command::Retry { ids, .. } => {
+        Command::Retry(Chosen { ids, .. }) => {
             let retried = outbox.retry_parked(Some(ids)).await?;
             println!("{} events are retried", retried.len());
             (retried, ids.as_slice())
@@ -68,17 +77,29 @@ pub async fn run(config: &Config, command: &Command) -> Result<()> {
     Ok(())
 }
 
-async fn list(outbox: &Outbox) -> Result<()> {
+async fn list(outbox: &Outbox, json: bool) -> Result<()> {
     let parked = outbox.parked(LISTED_MAX).await?;
+    let may_be_more = parked.len() == LISTED_MAX as usize;
+    if json {
+        println!("{}", json!({ "events": parked, "may_be_more": may_be_more }));
+        return Ok(());
+    }
     for Parked { id, event_type, task_id, version, bytes, parked_at, reason, waiting } in &parked {
         println!("{id}  {event_type} of task {task_id}, version {version}, {bytes} bytes");
         println!("    parked at {parked_at}: {reason}");
         println!("    {waiting} later events of the task wait");
     }
     match parked.len() {
-        0 => println!("no event is parked"),
-        count if count == LISTED_MAX as usize => println!("{count} events, and there may be more"),
+        0 => {
+            println!("no event is parked");
+            return Ok(());
+        }
+        count if may_be_more => println!("{count} events, and there may be more"),
         count => println!("{count} events"),
     }
+    println!(
+        "when the cause is gone: `kafka-sidecar parked retry --all`, or `retry` with ids; \
+         to give one up: `kafka-sidecar parked drop` with its id"
+    );
     Ok(())
 }

@@ -27,7 +27,7 @@ use crate::metrics::{Metrics, SendError};
 use crate::offered::Offered;
 use crate::outbox::Outbox;
 use crate::read_back::{Progress, ReadBack, TRANSACTION_INTERVAL};
-use crate::record;
+use crate::record::{self, Naming};
 use crate::removal::Ack;
 use crate::repair::Repair;
 
@@ -51,6 +51,7 @@ pub struct Publisher {
     /// Where reading back begins, as it was stored before any row was read; none if the partition is new to this database.
     pub position: Option<i64>,
     pub kafka: Kafka,
+    pub naming: Naming,
     pub outbox: Outbox,
     pub repair: Repair,
     pub limits: BatchLimits,
@@ -269,7 +270,7 @@ impl Publisher {
         let now = Utc::now();
         let stamps_publication = self.state.stamps_publication;
         let record = |offered: &Offered| {
-            let record = record::of_event(&offered.event, now);
+            let record = record::of_event(&offered.event, &self.naming, now);
             if stamps_publication { Record { timestamp: now, ..record } } else { record }
         };
         let records = lane.batch().iter().map(record).collect();

@@ -68,6 +68,7 @@ impl Publishing {
             self.until_done("schema", || self.outbox.migrate()).await;
             self.until_done("topic", async || {
                 self.outbox.claim_topic(&self.config.kafka_topic).await?;
+                self.outbox.add_source(&self.config.ce_source).await?;
                 kafka.ensure_topic().await
             })
             .await;
@@ -145,6 +146,7 @@ impl Publishing {
                 lock: leadership.lock.clone(),
                 position: positions.get(&partition).copied(),
                 kafka: kafka.clone(),
+                naming: self.config.naming(),
                 outbox: self.outbox.clone(),
                 repair: self.repair.clone(),
                 limits: BatchLimits {

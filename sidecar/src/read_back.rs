@@ -10,6 +10,7 @@ use uuid::Uuid;
 
 use crate::kafka::Read;
 use crate::lane::{Found, OnTopic};
+use crate::record;
 
 /// How often reading back looks whether another producer's transaction has ended.
 pub const TRANSACTION_INTERVAL: Duration = Duration::from_millis(200);
@@ -104,7 +105,7 @@ pub fn event(record: &Record) -> Option<OnRecord> {
         task_id: Uuid::try_parse(header("ce_subject")?).ok()?,
         version: header("ce_sequence")?.parse().ok().filter(|version| *version > 0)?,
         id: Uuid::try_parse(header("ce_id")?).ok()?,
-        event_type: header("ce_type")?.parse().ok()?,
+        event_type: record::event_type(header("ce_type")?)?,
     })
 }
 
@@ -121,7 +122,11 @@ mod tests {
     use serde_json::value::RawValue;
 
     use super::*;
-    use crate::record;
+    use crate::record::Naming;
+
+    fn named(source: &str, type_prefix: &str) -> Naming {
+        Naming { source: source.to_owned(), type_prefix: type_prefix.to_owned() }
+    }
 
     #[test]
     fn our_events_are_found_and_other_records_passed_over() {
@@ -134,15 +139,18 @@ mod tests {
             previous_id: None,
             time,
             traceparent: None,
+            tracestate: None,
             cache_stale: false,
             payload: RawValue::from_string("{}".to_owned()).unwrap(),
         };
         let foreign = Record { key: None, value: None, headers: [].into(), timestamp: timestamp::now() };
+        // The settings may have changed meanwhile.
+        let (before, now) = (named("/api/tasks", ""), named("urn:tasks", "com.example.tasks."));
         let records = [
-            record::of_event(&event(1, 1), time),
+            record::of_event(&event(1, 1), &before, time),
             foreign,
-            record::of_event(&event(1, 2), time),
-            record::of_event(&event(2, 7), time),
+            record::of_event(&event(1, 2), &now, time),
+            record::of_event(&event(2, 7), &now, time),
         ];
         let records: Vec<_> =
             (0..).zip(records).map(|(offset, record)| RecordAndOffset { record, offset }).collect();
@@ -162,6 +170,7 @@ mod tests {
             previous_id: None,
             time: timestamp::now(),
             traceparent: None,
+            tracestate: None,
             cache_stale: false,
             payload: RawValue::from_string("{}".to_owned()).unwrap(),
         });
@@ -180,10 +189,12 @@ mod tests {
     proptest! {
         #[test]
         fn what_was_published_is_found(events in events_of_a_partition(), first in 0..i64::MAX / 2) {
-            let now = timestamp::now();
+            let (now, naming) = (timestamp::now(), named("urn:tasks", "com.example."));
             let records: Vec<_> = (first..)
                 .zip(&events)
-                .map(|(offset, event)| RecordAndOffset { record: record::of_event(event, now), offset })
+                .map(|(offset, event)| {
+                    RecordAndOffset { record: record::of_event(event, &naming, now), offset }
+                })
                 .collect();
             let on_topic = |(offset, event): (i64, &Event)| {
                 let Event { id, task_id, version, time, .. } = *event;

@@ -5,7 +5,7 @@
 use std::collections::BTreeMap;
 
 use chrono::{DateTime, TimeDelta, Utc};
-use contract::{Event, SOURCE};
+use contract::{Event, EventType};
 use rskafka::record::Record;
 use uuid::Uuid;
 
@@ -15,27 +15,41 @@ use uuid::Uuid;
 const AHEAD_MAX: TimeDelta = TimeDelta::seconds(10);
 const BEHIND_MAX: TimeDelta = TimeDelta::minutes(10);
 
+/// What operators name their events; CloudEvents recommends names that are unique everywhere.
+#[derive(Clone, Debug)]
+pub struct Naming {
+    /// `ce_source` of every record.
+    pub source: String,
+    /// What `ce_type` has before the event's type: nothing, or something that ends in a dot.
+    pub type_prefix: String,
+}
+
+/// The event's type of a `ce_type`, whatever prefix it was written with.
+pub fn event_type(ce_type: &str) -> Option<EventType> {
+    ce_type.rsplit('.').next()?.parse().ok()
+}
+
 /// Key: the task id as text. Timestamp: when the change happened, if that is near `now`, which is the
 /// time of publication; otherwise `now`.
-pub fn of_event(event: &Event, now: DateTime<Utc>) -> Record {
+pub fn of_event(event: &Event, naming: &Naming, now: DateTime<Utc>) -> Record {
     let [task_id, event_id] = [event.task_id, event.id].map(text);
     // In the order of their names, in which the map keeps them.
     let mut headers: BTreeMap<String, Vec<u8>> = [
         ("ce_id", event_id),
         ("ce_partitionkey", task_id.clone()),
         ("ce_sequence", event.sequence().into_bytes()),
-        ("ce_source", SOURCE.into()),
+        ("ce_source", naming.source.clone().into_bytes()),
         ("ce_specversion", "1.0".into()),
         ("ce_subject", task_id.clone()),
         ("ce_time", contract::timestamp::to_text(&event.time).into_bytes()),
-        ("ce_type", event.event_type.as_str().into()),
+        ("ce_type", format!("{}{}", naming.type_prefix, event.event_type).into_bytes()),
         ("content-type", "application/json".into()),
     ]
     .map(|(name, value)| (name.to_owned(), value))
     .into();
-    if let Some(traceparent) = &event.traceparent {
-        // As the tracing instrumentations of Kafka clients spell it, without the prefix.
-        headers.insert("traceparent".to_owned(), traceparent.clone().into_bytes());
+    // As the tracing instrumentations of Kafka clients spell them, without the prefix.
+    for (name, value) in [("traceparent", &event.traceparent), ("tracestate", &event.tracestate)] {
+        headers.extend(value.clone().map(|value| (name.to_owned(), value.into_bytes())));
     }
     Record {
         key: Some(task_id),

@@ -13,8 +13,8 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use anyhow::Result;
-use contract::SOURCE;
 use rskafka::record::{Record, RecordAndOffset};
+use serde_json::json;
 use uuid::Uuid;
 
 use crate::config::Config;
@@ -56,7 +56,7 @@ enum Kind {
 
 /// # Errors
 /// When the database or the topic cannot be read. What is found is no error: it is printed, and 1 is the exit code.
-pub async fn run(config: Config) -> Result<ExitCode> {
+pub async fn run(config: Config, json: bool) -> Result<ExitCode> {
     let outbox = Outbox::new(config.database_url.expose(), config.database_timeout)?;
     if let Some(registered) = outbox.topic().await? {
         WrongTopic::check(&config.kafka_topic, &registered)?;
@@ -65,6 +65,7 @@ pub async fn run(config: Config) -> Result<ExitCode> {
     let kafka = Kafka::new(Arc::clone(&config));
     let partitions = kafka.count_partitions().await?;
     let snapshot = look(&outbox, None).await?;
+    let sources = outbox.sources().await?;
     let layouts = Layouts::new(outbox.layouts(&config.kafka_topic).await?, partitions);
     let mut ledger = Ledger::new(layouts.clone());
     let mut readings = Vec::new();
@@ -77,28 +78,44 @@ pub async fn run(config: Config) -> Result<ExitCode> {
     // What an older layout placed was there before: a task's records are taken in the order of time.
     for next in layouts.changes() {
         let until = |partition| Some(next.begin_offset(partition));
-        read_on(&mut readings, &mut ledger, &layouts, until).await?;
+        read_on(&mut readings, &mut ledger, &layouts, &sources, until).await?;
     }
-    read_on(&mut readings, &mut ledger, &layouts, |_| None).await?;
+    read_on(&mut readings, &mut ledger, &layouts, &sources, |_| None).await?;
     ledger.compare(&snapshot);
     let doubtful = ledger.unknown_to(&snapshot);
     if !doubtful.is_empty() {
         let tasks: Vec<Uuid> = doubtful.keys().copied().collect();
         let later = look(&outbox, Some(&tasks)).await?;
-        read_on(&mut readings, &mut ledger, &layouts, |_| None).await?;
+        read_on(&mut readings, &mut ledger, &layouts, &sources, |_| None).await?;
         ledger.compare_again(&doubtful, &later);
     }
-    println!(
-        "{}: {} records of {} tasks in {partitions} partitions, {} of other producers; {} tasks and {} events in the database",
-        config.kafka_topic,
-        ledger.records,
-        ledger.tasks(),
-        ledger.foreign,
-        snapshot.tasks.len(),
-        snapshot.outbox.len(),
-    );
-    print!("{}{ledger}", ledger.findings);
     let is_well = ledger.findings.is_empty() && ledger.is_read();
+    if json {
+        let report = json!({
+            "ok": is_well,
+            "topic": config.kafka_topic,
+            "records": ledger.records,
+            "tasks": ledger.tasks(),
+            "foreign_records": ledger.foreign,
+            "database": { "tasks": snapshot.tasks.len(), "outbox_events": snapshot.outbox.len() },
+            "findings": ledger.findings.to_json(),
+            "versions_not_checked": ledger.unchecked,
+            "partitions": ledger.partitions_to_json(),
+        });
+        println!("{report}");
+    } else {
+        println!(
+            "{}: {} records of {} tasks in {partitions} partitions, {} of other producers; \
+             {} tasks and {} events in the database",
+            config.kafka_topic,
+            ledger.records,
+            ledger.tasks(),
+            ledger.foreign,
+            snapshot.tasks.len(),
+            snapshot.outbox.len(),
+        );
+        print!("{}{ledger}", ledger.findings);
+    }
     Ok(if is_well { ExitCode::SUCCESS } else { ExitCode::FAILURE })
 }
 
@@ -119,6 +136,7 @@ async fn read_on(
     readings: &mut [Reading],
     ledger: &mut Ledger,
     layouts: &Layouts,
+    sources: &[String],
     until: impl Fn(u32) -> Option<i64>,
 ) -> Result<()> {
     for (index, Reading { client, next_offset, is_stopped }) in (0..).zip(readings) {
@@ -144,7 +162,7 @@ async fn read_on(
                     {
                         ledger.void(index, u64::try_from(offset - *next_offset).unwrap_or(0));
                         *next_offset = offset + 1;
-                        match kind(record) {
+                        match kind(record, sources) {
                             Kind::Ours(event) => {
                                 let home = layouts.home_at(event.task_id, index, *offset);
                                 ledger.take(&event, index, *offset, home);
@@ -182,9 +200,10 @@ async fn read(client: &Partition, offset: i64) -> Result<Stretch> {
 }
 
 /// Headers like ours may be anybody's: source and key tell.
-fn kind(record: &Record) -> Kind {
+fn kind(record: &Record, sources: &[String]) -> Kind {
     let Some(event) = read_back::event(record) else { return Kind::Foreign };
-    if record.headers.get("ce_source").is_none_or(|source| source != SOURCE.as_bytes()) {
+    let source = record.headers.get("ce_source");
+    if !source.is_some_and(|source| sources.iter().any(|ours| ours.as_bytes() == source)) {
         return Kind::Foreign;
     }
     let key = record.key.as_deref().and_then(|key| Uuid::try_parse_ascii(key).ok());

@@ -8,7 +8,7 @@ use super::{PathId, body, json, task_id, with_etag, written};
 use crate::config::Config;
 use crate::entity_tags::Conditions;
 use crate::fields::{Changes, Errors, Invalid, NewTask, Shown};
-use crate::headers::{IDEMPOTENCY_KEY, Preferences, traceparent};
+use crate::headers::{IDEMPOTENCY_KEY, Preferences, TraceContext};
 use crate::instance::{self, Instance};
 use crate::problem::{PATCH_MEDIA_TYPES, Problem};
 use crate::store::{Changed, Deleted, Found};
@@ -44,8 +44,8 @@ pub(super) async fn delete(id: PathId, request: Request) -> Result<Response, Pro
     let (parts, _) = request.into_parts();
     refuse_key(&parts)?;
     let conditions = conditions(&parts, &instance.config)?;
-    let traceparent = traceparent(&parts.headers);
-    let deleted = instance.store.delete_task(id, &conditions, traceparent).await;
+    let trace = TraceContext::parse(&parts.headers);
+    let deleted = instance.store.delete_task(id, &conditions, trace).await;
     // Whatever is said of it, as in `change`.
     let dropped = instance.cache.drop_stale(&[id]).await;
     match deleted? {
@@ -68,8 +68,8 @@ async fn change(
 ) -> Result<Response, Problem> {
     let conditions = conditions(parts, &instance.config)?;
     let preferences = Preferences::parse(&parts.headers);
-    let traceparent = traceparent(&parts.headers);
-    let outcome = instance.store.change_task(id, changes, shown, &conditions, traceparent).await;
+    let trace = TraceContext::parse(&parts.headers);
+    let outcome = instance.store.change_task(id, changes, shown, &conditions, trace).await;
     // Whatever is said of it: this same statement may have made the change before its answer was lost.
     let dropped = instance.cache.drop_stale(&[id]).await;
     match outcome? {

@@ -6,10 +6,10 @@ use http::request::Parts;
 use http::{HeaderValue, StatusCode, header};
 use sha2::{Digest as _, Sha256};
 
-use super::guard::Token;
+use super::auth::Token;
 use super::{BATCH_PATH, TASKS_PATH, body, json, with_etag, written};
 use crate::fields::{Invalid, NewTask};
-use crate::headers::{Preferences, idempotency_key, traceparent};
+use crate::headers::{Preferences, TraceContext, idempotency_key};
 use crate::instance;
 use crate::problem::Problem;
 use crate::store::{Inserted, Once};
@@ -24,11 +24,11 @@ pub(super) async fn one(request: Request) -> Result<Response, Problem> {
     let new = NewTask::parse(body::parse(&body)?).map_err(Problem::Invalid)?;
     let preferences = Preferences::parse(&parts.headers);
 
-    let new = Rc::new(task::create(new, traceparent(&parts.headers)));
+    let new = Rc::new(task::create(new, TraceContext::parse(&parts.headers)));
     let (task, event) = &*new;
     let document = serde_json::to_string(task).expect("a task has only string keys");
     let dropped = match key {
-        None => instance.creations.commit(Rc::clone(&new), &instance.store, &instance.cache).await?,
+        None => instance.group_commit.commit(Rc::clone(&new), &instance.store, &instance.cache).await?,
         Some(key) => {
             let request = Once::of(&parts, TASKS_PATH, &key, &body);
             let inserted = instance.store.insert_task_once(task, event, &request, &document).await;
@@ -61,8 +61,8 @@ pub(super) async fn many(request: Request) -> Result<Response, Problem> {
     let new = NewTask::parse_batch(body::parse(&body)?).map_err(Problem::Invalid)?;
     let preferences = Preferences::parse(&parts.headers);
 
-    let traceparent = traceparent(&parts.headers);
-    let new: Vec<_> = new.into_iter().map(|new| task::create(new, traceparent.clone())).collect();
+    let trace = TraceContext::parse(&parts.headers);
+    let new: Vec<_> = new.into_iter().map(|new| task::create(new, trace.clone())).collect();
     let tasks: Vec<_> = new.iter().map(|(task, _)| task).collect();
     let document = serde_json::to_string(&tasks).expect("a task has only string keys");
     let inserted = match key {

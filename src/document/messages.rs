@@ -71,11 +71,12 @@ fn message(event_type: EventType) -> Value {
         EventType::TaskCreated => ("A task was created.", 1),
         EventType::TaskUpdated => ("A task was changed; data is its new state.", 2),
         EventType::TaskDeleted => {
-            ("A task was deleted; data is its last state, under a version of its own.", 3)
+            ("A task was deleted. data is its last state, and ce_sequence is one more than its version.", 3)
         }
     };
     let mut task = task();
-    task["version"] = json!(version);
+    // The deletion itself is a version, and no state.
+    task["version"] = json!(version.min(2));
     let id = task["id"].clone();
     let key = json!({ "type": "string", "format": "uuid", "description": "The task's id." });
     json!({
@@ -138,8 +139,14 @@ fn headers() -> Value {
             "content-type": only("application/json"),
             "ce_specversion": only("1.0"),
             "ce_id": id("The event's id, the same at every occurrence."),
-            "ce_type": { "type": "string", "enum": EVENT_TYPES },
-            "ce_source": only(SOURCE),
+            "ce_type": {
+                "type": "string", "pattern": "(^|\\.)TASK_(CREATED|UPDATED|DELETED)$", "examples": EVENT_TYPES,
+                "description": "The event type. The sidecar's setting CE_TYPE_PREFIX goes before it.",
+            },
+            "ce_source": {
+                "type": "string", "format": "uri-reference", "minLength": 1, "examples": [SOURCE],
+                "description": "The sidecar's setting CE_SOURCE.",
+            },
             "ce_subject": id("The task's id."),
             "ce_time": { "type": "string", "format": "date-time" },
             "ce_sequence": {
@@ -150,6 +157,10 @@ fn headers() -> Value {
             "traceparent": {
                 "type": "string", "pattern": "^[0-9a-f]{2}-[0-9a-f]{32}-[0-9a-f]{16}-[0-9a-f]{2}$",
                 "description": "W3C Trace Context of the request that made the change, if it had one.",
+            },
+            "tracestate": {
+                "type": "string", "minLength": 1, "maxLength": 512,
+                "description": "The tracestate that came with the traceparent, if there was one.",
             },
         },
     })

@@ -73,7 +73,7 @@ fn create() -> Value {
         "operationId": "createTask",
         "summary": "Create a task",
         "description": "The task and its event are committed together. With an Idempotency-Key the request is safe to repeat.",
-        "parameters": asked(&["IdempotencyKey", "Prefer", "Traceparent"]),
+        "parameters": asked(&["IdempotencyKey", "Prefer", "Traceparent", "Tracestate"]),
         "requestBody": body("NewTask", &["application/json"], &json!({ "title": "buy milk" })),
         "responses": responses,
     })
@@ -90,7 +90,7 @@ fn create_many() -> Value {
         "operationId": "createTasks",
         "summary": "Create up to 500 tasks, all or none",
         "description": "One invalid task refuses the batch. With an Idempotency-Key the request is safe to repeat.",
-        "parameters": asked(&["IdempotencyKey", "Prefer", "Traceparent"]),
+        "parameters": asked(&["IdempotencyKey", "Prefer", "Traceparent", "Tracestate"]),
         "requestBody": body("NewTasks", &["application/json"], &json!([{ "title": "a" }, { "title": "b" }])),
         "responses": responses,
     })
@@ -117,7 +117,7 @@ fn replace() -> Value {
         "summary": "Set every field of a task, absent ones to their defaults",
         "description": "What a GET shows can be sent back: id, version, created_at and updated_at have to be the task's, \
                         or absent.",
-        "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent"]),
+        "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent", "Tracestate"]),
         "requestBody": body("TaskReplacement", &["application/json"], &json!({ "title": "buy milk", "status": "done" })),
         "responses": changed(),
     })
@@ -129,7 +129,7 @@ fn patch() -> Value {
         "operationId": "patchTask",
         "summary": "Change some fields of a task (RFC 7396)",
         "description": "Absent fields stay as they are. Null removes description and due_at.",
-        "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent"]),
+        "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent", "Tracestate"]),
         "requestBody": body("TaskPatch", PATCH_MEDIA_TYPES, &json!({ "status": "done", "due_at": null })),
         "responses": changed(),
     })
@@ -142,7 +142,7 @@ fn delete() -> Value {
         "operationId": "deleteTask",
         "summary": "Delete a task",
         "description": "The event of the deletion carries the task's last state.",
-        "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent"]),
+        "parameters": asked(&["IfMatch", "IfNoneMatch", "Prefer", "Traceparent", "Tracestate"]),
         "responses": with(
             "204",
             answer("There is no such task any more.", headers, None),
@@ -238,8 +238,9 @@ fn parameters() -> Value {
         ),
         "Words": query(
             "q",
-            "Only tasks with all these words in title and description. White space, punctuation and symbols separate \
-             words, so `2024` finds invoice-2024, and `example` an e-mail address with it.",
+            "Only tasks whose title and description have all these words. A word is found by its beginning, \
+             without regard to case and accents; each Chinese or Japanese character is a word. White space, \
+             punctuation and symbols separate words. At least one letter or digit is needed.",
             words(WORDS_CHARS_MAX),
         ),
         "Sort": query("sort", "A minus is for descending.", json!({ "type": "string", "enum": sorts, "default": "-created_at" })),
@@ -261,8 +262,8 @@ fn parameters() -> Value {
         ),
         "IfMatch": header(
             "If-Match",
-            "Entity tags of the versions that the request is meant for, or `*`; a list that cannot be read fits none. A \
-             setting makes it mandatory for changes.",
+            "Entity tags of the versions that the request is meant for, or `*`. Anything else is 422. A weak tag never \
+             matches. A setting makes the header mandatory for changes.",
             text(&["\"1\""]),
         ),
         "IfNoneMatch": header("If-None-Match", "Entity tags of versions that are not wanted.", text(&["\"7\"", "*"])),
@@ -282,6 +283,11 @@ fn parameters() -> Value {
             "traceparent",
             "W3C Trace Context, passed on with the event; ignored if it is not valid, as that says.",
             text(&["00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"]),
+        ),
+        "Tracestate": header(
+            "tracestate",
+            "W3C Trace Context, passed on with a valid traceparent.",
+            text(&["vendor=value"]),
         ),
         "RequestId": header(
             "X-Request-Id",

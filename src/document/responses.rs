@@ -35,7 +35,7 @@ pub(super) fn components() -> Value {
     let invalid = json!([{ "pointer": "/title", "detail": "is required", "code": "required" }]);
     let mut responses = Map::new();
     for (status, title, detail, headers) in [
-        ("400", "Bad Request", "the body is not JSON: EOF while parsing a value at line 1 column 0", &[][..]),
+        ("400", "Bad Request", "the body ends before its JSON is complete", &[][..]),
         ("401", "Unauthorized", "a bearer token is needed (RFC 6750)", &["WWW-Authenticate"]),
         ("404", "Not Found", "there is no task with this id", &[]),
         ("408", "Request Timeout", "the body took too long to arrive", &[]),

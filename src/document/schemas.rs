@@ -8,6 +8,7 @@ use crate::fields::{
     BATCH_TASKS_MAX, Changes, DESCRIPTION_CHARS_MAX, ERRORS_LISTED_MAX, NewTask, TAG_CHARS_MAX, TAGS_MAX,
     TITLE_CHARS_MAX,
 };
+use crate::headers::TraceContext;
 use crate::problem::Details;
 use crate::task::{Task, create};
 
@@ -102,7 +103,7 @@ fn merge_places(schemas: &mut Map<String, Value>) {
 /// Says what absent fields become. Generators make a field with a `default` one that always has a
 /// value, and so ask for it in every request.
 fn describe_defaults(schemas: &mut Map<String, Value>) {
-    let defaults = json!(create(NewTask::parse(json!({ "title": "a" })).unwrap(), None).0);
+    let defaults = json!(create(NewTask::parse(json!({ "title": "a" })).unwrap(), TraceContext::default()).0);
     let fields = schemas["NewTask"]["properties"].as_object().unwrap().keys().filter(|name| *name != "title");
     let defaults: Vec<_> = fields.map(|name| format!("{name} {}", defaults[name])).collect();
     let defaults = format!("Absent fields get their defaults: {}.", defaults.join(", "));

@@ -118,7 +118,7 @@ fn a_name_that_is_long_is_not_repeated() {
 
 #[test]
 fn a_put_takes_what_a_get_shows() {
-    let (task, _) = crate::task::create(NewTask::parse(json!({ "title": "a" })).unwrap(), None);
+    let (task, _) = crate::task::create(NewTask::parse(json!({ "title": "a" })).unwrap(), Default::default());
     let (new, shown) = NewTask::parse_put(json!(task)).unwrap();
     assert_eq!(new.title, "a");
     let expected = Shown {

@@ -11,7 +11,7 @@ use std::time::{Duration, Instant};
 use spin_sdk::pg;
 use spin_sdk::{time, wit_bindgen};
 
-use crate::together::Together;
+use crate::batcher::Batcher;
 
 /// How long a connection is held, in use or not, from the moment on when it was asked for. As long as requests follow each
 /// other on it, it is used for longer. Who had to wait so long for one that others wait as well gives it back at once.
@@ -20,12 +20,12 @@ const HOLD: Duration = Duration::from_millis(20);
 pub struct Connection {
     database_url: String,
     open: RefCell<Weak<pg::Connection>>,
-    opening: Together<(), Result<Rc<pg::Connection>, String>>,
+    opening: Batcher<(), Result<Rc<pg::Connection>, String>>,
 }
 
 impl Connection {
     pub fn new(database_url: String) -> Connection {
-        Connection { database_url, open: RefCell::default(), opening: Together::new() }
+        Connection { database_url, open: RefCell::default(), opening: Batcher::new() }
     }
 
     /// The one that is there, or else a new one.
@@ -38,7 +38,7 @@ impl Connection {
             Some(present) => Ok(present),
             None => {
                 let open = async || self.open().await;
-                self.opening.ask((), open, async |opened, askers| vec![opened; askers.len()]).await
+                self.opening.submit((), open, async |opened, items| vec![opened; items.len()]).await
             }
         }
     }

@@ -14,7 +14,9 @@ with claim as (
     returning key
 ), made as materialized (
     select insert_task($1::uuid, $2::text, $3::text, $4::text, $5::int2, ($6::text)::timestamptz, $7::text[],
-                       ($8::text)::timestamptz, $9::uuid, $10::text, $11::text, $12::text)
+                       ($8::text)::timestamptz, $9::uuid, $10::text, $11::text,
+                       case when set_config('task_api.tracestate', coalesce($16::text, ''), true) is not null
+                            then $12::text end)
     from claim
 )
 select (select count(*) > 0 from made) as made,

@@ -6,7 +6,7 @@
 -- any task, unless it finds its own event there: then this is a repetition of what was allowed.
 --
 -- $1 to $18 as in change_task.sql; $19 version, $20 created_at, $21 updated_at, each null if the body
--- does not have it.
+-- does not have it; $22 tracestate.
 with before as (
     select version,
            ($5::int8[] is null or version = any ($5::int8[]))
@@ -22,7 +22,9 @@ select answer.document, answer.version, answer.allowed, answer.payload, answer.t
        before.preconditions_hold, before.version_fits, before.created_at_fits, before.updated_at_fits
 from before,
      change_task(
-         $1::uuid, $2::uuid, ($3::text)::timestamptz, $4::text,
+         $1::uuid, $2::uuid, ($3::text)::timestamptz,
+         case when set_config('task_api.tracestate', coalesce($22::text, ''), true) is not null
+              then $4::text end,
          case
              when preconditions_hold and version_fits and created_at_fits and updated_at_fits
                  then array[before.version]

@@ -11,6 +11,7 @@ use uuid::Uuid;
 use super::{Store, StoreError, rows};
 use crate::entity_tags::Conditions;
 use crate::fields::{Changes, Shown};
+use crate::headers::TraceContext;
 use crate::query::{Cursor, Query, SortKey};
 use crate::task::Task;
 
@@ -85,7 +86,8 @@ impl Store {
 
     /// Commits a new task and its event. Safe to repeat: the second time it does nothing.
     pub async fn insert_task(&self, task: &Task, event: &Event) -> Result<(), StoreError> {
-        let parameters = new_task(task, event);
+        let mut parameters = new_task(task, event);
+        parameters.push(optional(event.tracestate.as_deref()));
         self.run(async |connection| {
             connection.execute(INSERT_TASK, parameters.clone()).await?;
             Ok(())
@@ -103,6 +105,7 @@ impl Store {
     ) -> Result<Inserted, StoreError> {
         let mut parameters = new_task(task, event);
         parameters.extend([text(&request.key), text(&request.fingerprint), text(response)]);
+        parameters.push(optional(event.tracestate.as_deref()));
         inserted(&self.one_row(INSERT_TASK_ONCE, parameters).await?, request)
     }
 
@@ -140,10 +143,10 @@ impl Store {
         changes: &Changes,
         shown: &Shown,
         conditions: &Conditions,
-        traceparent: Option<String>,
+        trace: TraceContext,
     ) -> Result<Changed, StoreError> {
         let event_id = Uuid::now_v7();
-        let mut parameters = written(id, event_id, traceparent.as_deref(), conditions);
+        let mut parameters = written(id, event_id, &trace, conditions);
         let mut set = |is_set: bool, value: Option<ParameterValue>| {
             parameters.push(ParameterValue::Boolean(is_set));
             parameters.push(value.unwrap_or(ParameterValue::DbNull));
@@ -169,6 +172,7 @@ impl Store {
                 shown.updated_at.as_ref().map_or(ParameterValue::DbNull, time),
             ]);
         }
+        parameters.push(optional(trace.tracestate.as_deref()));
         let statement = if is_shown { REPLACE_TASK } else { CHANGE_TASK };
         let Some(row) = self.rows(statement, parameters).await?.pop() else {
             return Ok(Changed::Missing);
@@ -182,7 +186,7 @@ impl Store {
             )));
         };
         let found = Found { document, version };
-        match written_event(&row, event_id, EventType::TaskUpdated, id, found.version, traceparent)? {
+        match written_event(&row, event_id, EventType::TaskUpdated, id, found.version, trace)? {
             Some(event) => Ok(Changed::Done(found, event)),
             None => Ok(Changed::Same(found)),
         }
@@ -194,10 +198,11 @@ impl Store {
         &self,
         id: Uuid,
         conditions: &Conditions,
-        traceparent: Option<String>,
+        trace: TraceContext,
     ) -> Result<Deleted, StoreError> {
         let event_id = Uuid::now_v7();
-        let parameters = written(id, event_id, traceparent.as_deref(), conditions);
+        let mut parameters = written(id, event_id, &trace, conditions);
+        parameters.push(optional(trace.tracestate.as_deref()));
         let Some(row) = self.rows(DELETE_TASK, parameters).await?.pop() else {
             return Ok(Deleted::Missing);
         };
@@ -205,7 +210,7 @@ impl Store {
         let Some(version) = version else {
             return Ok(Deleted::Refused);
         };
-        let event = written_event(&row, event_id, EventType::TaskDeleted, id, version, traceparent)?;
+        let event = written_event(&row, event_id, EventType::TaskDeleted, id, version, trace)?;
         event.map(Deleted::Done).ok_or_else(|| StoreError::Refused(anyhow!("a deletion without an event")))
     }
 
@@ -306,6 +311,7 @@ fn new_tasks<'a>(tasks: impl IntoIterator<Item = &'a (Task, Event)>) -> Paramete
         r#type: EventType,
         payload: &'a str,
         traceparent: Option<&'a str>,
+        tracestate: Option<&'a str>,
     }
     let input = tasks.into_iter().map(|(task, event)| Input {
         task,
@@ -314,6 +320,7 @@ fn new_tasks<'a>(tasks: impl IntoIterator<Item = &'a (Task, Event)>) -> Paramete
         r#type: event.event_type,
         payload: event.payload.get(),
         traceparent: event.traceparent.as_deref(),
+        tracestate: event.tracestate.as_deref(),
     });
     let input = serde_json::to_string(&input.collect::<Vec<_>>()).expect("a task has only string keys");
     ParameterValue::Str(input)
@@ -350,12 +357,7 @@ fn refused(row: &Row) -> Result<Changed, StoreError> {
 }
 
 /// What a change and a deletion have in common.
-fn written(
-    id: Uuid,
-    event_id: Uuid,
-    traceparent: Option<&str>,
-    conditions: &Conditions,
-) -> Vec<ParameterValue> {
+fn written(id: Uuid, event_id: Uuid, trace: &TraceContext, conditions: &Conditions) -> Vec<ParameterValue> {
     let versions = |versions: Option<Vec<i64>>| match versions {
         Some(versions) => ParameterValue::ArrayInt64(versions.into_iter().map(Some).collect()),
         None => ParameterValue::DbNull,
@@ -364,7 +366,7 @@ fn written(
         uuid(id),
         uuid(event_id),
         time(&timestamp::now()),
-        optional(traceparent),
+        optional(trace.traceparent.as_deref()),
         versions(conditions.one_of()),
         versions(conditions.none_of()),
     ]
@@ -377,7 +379,7 @@ fn written_event(
     event_type: EventType,
     task_id: Uuid,
     version: i64,
-    traceparent: Option<String>,
+    trace: TraceContext,
 ) -> Result<Option<Event>, StoreError> {
     let payload: Option<String> = get(row, "payload")?;
     let Some(payload) = payload else {
@@ -394,7 +396,8 @@ fn written_event(
         version: u64::try_from(version).map_err(|error| broken(&error))?,
         previous_id: previous_id.and_then(|id| Uuid::try_parse(&id).ok()),
         time: time.parse::<DateTime<Utc>>().map_err(|error| broken(&error))?,
-        traceparent,
+        traceparent: trace.traceparent,
+        tracestate: trace.tracestate,
         cache_stale: false,
         payload: RawValue::from_string(payload).map_err(|error| broken(&error))?,
     }))

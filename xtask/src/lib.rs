@@ -6,7 +6,7 @@
 pub mod repository; // where things are, and who may reach them
 pub mod once; // what is fetched once
 pub mod services; // what is started from what was fetched
-pub mod tools; // what checks the documents
+pub mod tools; // what checks documents and dependencies
 pub mod spin; // whether it is here
 pub mod progress; // what the person in front of it sees
 pub mod process; // one child: its group, its log, its end

@@ -1,4 +1,5 @@
-//! `cargo xtask`: the tasks of a developer of this repository, in Rust, for there is nothing else to install for them.
+//! `cargo xtask`: the commands of a developer of this repository, in Rust, so that they run
+//! wherever the product builds.
 
 use std::process::ExitCode;
 
@@ -21,7 +22,7 @@ enum Task {
     Up(up::Options),
     /// Print the topic of the running `up` with Kafka's own console consumer
     Consume(consume::Options),
-    /// Format, lints, unit tests, and the end-to-end tests on real services
+    /// Format, lints, dependencies, unit tests, and the end-to-end tests on real services
     Test(test::Options),
     /// Bend what the component and the sidecar parse until it breaks, for a bounded time; wants nightly Rust
     Fuzz(fuzz::Options),

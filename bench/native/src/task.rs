@@ -62,6 +62,7 @@ pub fn create(new: NewTask) -> (Task, Event) {
         previous_id: None,
         time: now,
         traceparent: None,
+        tracestate: None,
         cache_stale: false,
         payload: to_raw_value(&Envelope { event_type, data: &task })
             .expect("a task has only string keys and finite numbers"),

@@ -123,7 +123,7 @@ impl Deployment {
         let (api, database) = (self.sidecar_api()?, self.database().await?);
         eventually("the sidecar has taken the events", async || {
             let metrics = answer(api.get("/metrics")).await?.body;
-            let pending = sum(&metrics, "outbox_lane_pending_events{");
+            let pending = sum(&metrics, "outbox_unacknowledged_events{");
             let rows: i64 = database.query_one("select count(*) from outbox", &[]).await?.get(0);
             Ok((pending >= events as f64 || rows == 0).then_some(()))
         })

@@ -24,7 +24,7 @@ async fn events_dropped_by_an_instance_are_counted() -> Result<()> {
     deployment.sidecar()?.resume()?;
     eventually("the sidecar knows of them", async || {
         let metrics = answer(deployment.sidecar_api()?.get("/metrics")).await?.body;
-        let line = metrics.lines().find(|line| line.starts_with("outbox_pushes_dropped_total{"));
+        let line = metrics.lines().find(|line| line.starts_with("outbox_pushes_dropped_total "));
         let dropped: u64 = line.and_then(|line| line.rsplit(' ').next()).context("the metric")?.parse()?;
         Ok((dropped > 0).then_some(()))
     })

@@ -14,7 +14,7 @@ async fn ready(deployment: &Deployment) -> Result<(StatusCode, Value)> {
 #[tokio::test(flavor = "multi_thread")]
 async fn readiness_needs_postgresql_and_reports_the_others() -> Result<()> {
     let mut postgres = Postgres::start(&directory("postgres")?, None).await?;
-    let mut redis = Redis::start(&directory("redis")?, None).await?;
+    let redis = Redis::start(&directory("redis")?, None).await?;
     let services = Services { database_url: postgres.url(), redis_url: redis.url(), ..Services::shared()? };
     let mut deployment = Deployment::start_on(&services).await?;
     let checks = json!({ "database": "ok", "cache": "ok", "sidecar": "ok" });

@@ -42,6 +42,7 @@ mod health; // probes of the application
 mod operations; // the sidecar's interface for operators
 mod settings; // the sidecar's settings
 mod clients; // many at once
+mod instances; // how the component's instances end
 mod documents; // OpenAPI, AsyncAPI and /docs
 mod generated_clients; // what generators make of the documents, against a deployment
 mod schema; // the statements fit the migrations

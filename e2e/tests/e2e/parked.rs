@@ -74,14 +74,26 @@ async fn a_refused_event_is_parked_and_only_its_own_tasks_later_ones_wait() -> R
     .await?;
     assert_eq!(versions(&deployment, &id, 1).await?, [1]);
     let metrics = text(&deployment, "/metrics").await?;
-    assert!(
-        metrics.lines().any(|line| line.starts_with("outbox_parked_events{") && line.ends_with(" 1")),
-        "{metrics}"
-    );
+    assert!(metrics.lines().any(|line| line == "outbox_parked_events 1"), "{metrics}");
 
     let list = String::from_utf8(deployment.operate(&["parked", "list"]).await?.stdout)?;
     assert!(list.contains("MessageTooLarge") && list.contains(&format!("of task {id}, version 2")), "{list}");
     assert!(list.contains("1 later events of the task wait"), "{list}");
+    assert!(list.contains("parked retry --all"), "{list}");
+    let json = deployment.operate(&["parked", "list", "--json"]).await?.stdout;
+    let json: Value = serde_json::from_slice(&json)?;
+    let event = &json["events"][0];
+    let expected = json!({
+        "may_be_more": false,
+        "events": [{
+            "event_id": event["event_id"], "event_type": "TASK_UPDATED", "task_id": id, "version": 2,
+            "bytes": event["bytes"], "parked_at": event["parked_at"], "reason": event["reason"],
+            "later_events": 1,
+        }],
+    });
+    assert_eq!(json, expected);
+    let reason = event["reason"].as_str().context("a reason")?;
+    assert!(reason.contains("MessageTooLarge") && event["bytes"].as_i64() > Some(8_000), "{json}");
     // What waits is not missing.
     let (code, report) = deployment.verify().await?;
     assert_eq!(code, Some(0), "{report}");

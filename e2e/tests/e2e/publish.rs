@@ -14,7 +14,8 @@ async fn a_created_task_is_stored_answered_and_published() -> Result<()> {
         "title": " Grüße, \"quoted\" 😀 ", "description": "a\nb\tc", "status": "in_progress",
         "priority": "high", "due_at": "2026-12-24T18:00:00.1234567+01:00", "tags": ["home", "{\"a,b"],
     });
-    let request = deployment.api.post("/api/tasks").header("traceparent", traceparent).json(&body);
+    let request = deployment.api.post("/api/tasks").header("traceparent", traceparent);
+    let request = request.header("tracestate", "a=1, b=2").header("tracestate", "c=3").json(&body);
     let created = answer(request).await?;
     assert_eq!(created.status, StatusCode::CREATED, "{created:?}");
     assert_eq!(created.header("content-type"), Some("application/json"));
@@ -58,6 +59,7 @@ async fn a_created_task_is_stored_answered_and_published() -> Result<()> {
         ("ce_time", time),
         ("ce_sequence", "0000000001"),
         ("traceparent", traceparent),
+        ("tracestate", "a=1,b=2,c=3"),
     ] {
         assert_eq!(record.header(name), Some(value), "{name}");
     }
@@ -79,7 +81,7 @@ async fn a_task_without_a_description_has_null_everywhere() -> Result<()> {
     assert_eq!(read.json()?, task);
     let records = topic.wait_for(|records| !records.is_empty(), LIMIT).await?;
     assert_eq!(serde_json::from_str::<Value>(&records[0].value)?["data"], task);
-    assert_eq!(records[0].header("traceparent"), None);
+    assert_eq!((records[0].header("traceparent"), records[0].header("tracestate")), (None, None));
     Ok(())
 }
 
@@ -119,5 +121,56 @@ async fn a_stopped_sidecar_publishes_what_it_took_and_exits_in_order() -> Result
     deployment.outbox_is_empty().await?;
     let records = topic.wait_for(|records| records.len() >= 20, LIMIT).await?;
     assert_eq!(records.len(), 20);
+    Ok(())
+}
+
+/// What was committed while the sidecar was away comes from the outbox alone.
+#[tokio::test(flavor = "multi_thread")]
+async fn every_write_keeps_its_trace_in_the_outbox() -> Result<()> {
+    let mut deployment = Deployment::start().await?;
+    let topic = deployment.topic_reader().await?;
+    deployment.stop_sidecar().await?;
+    let traceparent = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01";
+    let sent = async |method: &str, path: &str, headers: &[(&str, &str)], body: Value| {
+        let request = deployment.api.request(method, path)?.header("traceparent", traceparent);
+        let request = headers.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let answered = answer(request.json(&body)).await?;
+        anyhow::ensure!(answered.status.is_success(), "{method} {headers:?}: {answered:?}");
+        anyhow::Ok(answered)
+    };
+    let (one, many) = (json!({ "title": "traced" }), json!([{ "title": "traced" }]));
+    let (tasks, batch) = ("/api/tasks", "/api/tasks:batch");
+    let task = sent("POST", tasks, &[("tracestate", "write=create")], one.clone()).await?.json()?;
+    let once = |state| [("tracestate", state), ("idempotency-key", "a key")];
+    sent("POST", tasks, &once("write=create-once"), one).await?;
+    sent("POST", batch, &[("tracestate", "write=batch")], many.clone()).await?;
+    sent("POST", batch, &once("write=batch-once"), many).await?;
+    let path = format!("{tasks}/{}", task["id"].as_str().unwrap());
+    let mut shown =
+        sent("PATCH", &path, &[("tracestate", "write=patch")], json!({ "title": "b" })).await?.json()?;
+    shown["title"] = json!("c");
+    sent("PUT", &path, &[("tracestate", "write=replace")], shown).await?;
+    sent("PUT", &path, &[("tracestate", "write=put")], json!({ "title": "d" })).await?;
+    // Nothing of the last one is left in the session.
+    sent("PATCH", &path, &[], json!({ "title": "e" })).await?;
+    sent("DELETE", &path, &[("tracestate", "write=delete")], Value::Null).await?;
+
+    deployment.start_sidecar(&[])?;
+    let records = topic.wait_for(|records| records.len() >= 9, LIMIT).await?;
+    let mut states: Vec<_> = records.iter().map(|record| record.header("tracestate")).collect();
+    states.sort_unstable();
+    let expected = [
+        None,
+        Some("write=batch"),
+        Some("write=batch-once"),
+        Some("write=create"),
+        Some("write=create-once"),
+        Some("write=delete"),
+        Some("write=patch"),
+        Some("write=put"),
+        Some("write=replace"),
+    ];
+    assert_eq!(states, expected);
+    assert!(records.iter().all(|record| record.header("traceparent") == Some(traceparent)));
     Ok(())
 }

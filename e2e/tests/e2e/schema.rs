@@ -1,5 +1,5 @@
 use anyhow::{Context as _, Result, ensure};
-use e2e::{Deployment, LIMIT, Services};
+use e2e::{Deployment, LIMIT, Services, answer};
 use serde_json::json;
 use xtask::repository;
 
@@ -65,4 +65,74 @@ async fn whole_reads(deployment: &Deployment) -> Result<i64> {
     let database = deployment.database().await?;
     let scans = "select seq_scan from pg_stat_user_tables where relid = 'outbox'::regclass";
     Ok(database.query_one(scans, &[]).await?.get(0))
+}
+
+/// The component may be newer than the schema by one migration.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_component_that_sends_tracestate_works_before_its_migration() -> Result<()> {
+    let mut deployment = Deployment::prepare(&Services::shared()?).await?;
+    let database = deployment.database().await?;
+    let mut migrations = Vec::new();
+    for file in std::fs::read_dir(repository::root().join("migrations"))? {
+        let path = file?.path();
+        let name = path.file_name().and_then(|name| name.to_str()).context("a name")?;
+        let Some((version, _)) = name.strip_prefix('V').and_then(|name| name.split_once("__")) else {
+            continue;
+        };
+        migrations.push((version.parse::<u32>()?, path));
+    }
+    migrations.sort();
+    for (_, path) in migrations.iter().filter(|(version, _)| *version < 13) {
+        database.batch_execute(&std::fs::read_to_string(path)?).await?;
+    }
+    deployment.start_application().await?;
+    let trace =
+        [("traceparent", "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"), ("tracestate", "a=1")];
+    let mut path = "/api/tasks".to_owned();
+    for (method, body) in
+        [("POST", json!({ "title": "a" })), ("PATCH", json!({ "title": "b" })), ("DELETE", json!(null))]
+    {
+        let request = deployment.api.request(method, &path)?.json(&body);
+        let request = trace.iter().fold(request, |request, (name, value)| request.header(*name, *value));
+        let answered = answer(request).await?;
+        ensure!(answered.status.is_success(), "{method}: {answered:?}");
+        if let Some(location) = answered.header("location") {
+            path = location.to_owned();
+        }
+    }
+    let batch = answer(deployment.api.post("/api/tasks:batch").json(&json!([{ "title": "c" }]))).await?;
+    ensure!(batch.status.is_success(), "{batch:?}");
+    let rows: i64 = database.query_one("select count(*) from outbox", &[]).await?.get(0);
+    ensure!(rows == 4, "{rows} rows");
+    Ok(())
+}
+
+/// And older.
+#[tokio::test(flavor = "multi_thread")]
+async fn calls_of_a_component_without_tracestate_still_work() -> Result<()> {
+    let mut deployment = Deployment::prepare(&Services::shared()?).await?;
+    deployment.start_sidecar(&[])?;
+    deployment.sidecar_is_ready().await?;
+    let database = deployment.database().await?;
+    let id = "01a205f9-a09b-73f4-be26-740cdb38716f";
+    let topic = deployment.topic_reader().await?;
+    let payload = r#"{"event_type":"TASK_CREATED","data":null}"#;
+    let row = format!(
+        r#"[{{"id":"01a205f9-a09b-73f4-be26-740cdb387170","title":"b","status":"todo","rank":1,"tags":[],
+             "created_at":"2026-01-01T00:00:00Z","event_id":"01a205f9-a09b-73f4-be26-740cdb387171",
+             "type":"TASK_CREATED","payload":{}}}]"#,
+        json!(payload)
+    );
+    let calls = format!(
+        "select insert_task('{id}', 'a', null, 'todo', 1::int2, null, '{{}}', now(), gen_random_uuid(),
+                            'TASK_CREATED', '{payload}', null);
+         select insert_tasks('{row}');
+         select * from change_task('{id}', gen_random_uuid(), now(), null, null, null, true, 'b', false, null,
+                                   false, null, false, null, false, null, false, null);
+         select * from delete_task('{id}', gen_random_uuid(), now(), null, null, null);"
+    );
+    database.batch_execute(&calls).await?;
+    let records = topic.wait_for(|records| records.len() >= 4, LIMIT).await?;
+    ensure!(records.iter().all(|record| record.header("tracestate").is_none()), "{records:?}");
+    Ok(())
 }

@@ -192,7 +192,7 @@ async fn rows_that_go_while_another_takes_over_are_not_published_again() -> Resu
     let api = second.sidecar_api()?;
     eventually("the rows are in the other one's lanes", async || {
         let metrics = answer(api.get("/metrics")).await?.body;
-        let pending = metrics.lines().filter(|line| line.starts_with("outbox_lane_pending_events{"));
+        let pending = metrics.lines().filter(|line| line.starts_with("outbox_unacknowledged_events{"));
         let pending = pending.filter_map(|line| line.rsplit(' ').next()?.parse::<u32>().ok());
         Ok((pending.sum::<u32>() >= 5).then_some(()))
     })

@@ -79,6 +79,32 @@ async fn what_is_lost_unknown_or_conflicting_is_told() -> Result<()> {
     for kind in ["missing", "unknown", "conflicting"] {
         assert_eq!(found(&report, kind), "1", "{report}");
     }
+    // The database is named after the command here, and the variable leads nowhere.
+    let mut elsewhere = deployment.beside().await?;
+    elsewhere.database_url = "postgres://nobody@127.0.0.1:1/nothing".to_owned();
+    let named = ["verify", "--json", "--database-url", &deployment.database_url];
+    let json = elsewhere.operate(&named).await?;
+    assert_eq!(json.status.code(), Some(1), "{json:?}");
+    let json: Value = serde_json::from_slice(&json.stdout)?;
+    let finding = |task: &Value, version: u64| {
+        json!({
+            "task_id": task["id"], "first_version": version, "last_version": version,
+            "partition": null, "offset": null,
+        })
+    };
+    let findings = &json["findings"];
+    assert_eq!(findings["missing"], json!({ "count": 1, "first": [finding(&lost, 2)] }));
+    assert_eq!(findings["unknown"], json!({ "count": 1, "first": [finding(&unknown, 1)] }));
+    assert_eq!(findings["out_of_order"], json!({ "count": 0, "first": [] }));
+    let conflict = &findings["conflicting"]["first"][0];
+    assert!(conflict["offset"].is_u64() && conflict["task_id"] == conflicting["id"], "{json}");
+    assert_eq!(
+        json!([json["ok"], json["topic"], json["records"], json["tasks"], json["database"]["tasks"]]),
+        json!([false, deployment.topic, 4, 3, 2])
+    );
+    let partition = json!({ "partition": 0, "offsets_without_record": 0, "unread": null });
+    assert_eq!((&json["partitions"][0], json["partitions"].as_array().map(Vec::len)), (&partition, Some(3)));
+
     for told in [(&lost, 2), (&unknown, 1), (&conflicting, 1)]
         .map(|(task, version)| format!("{}, version {version}", id(task)))
     {
@@ -134,6 +160,41 @@ async fn what_foreign_records_claim_is_found_and_costs_nothing() -> Result<()> {
     ensure!(report.contains(&conflicting) && report.contains(&unknown), "{report}");
     ensure!(
         report.contains(" 3 records of 2 tasks ") && report.contains(", 1 of other producers"),
+        "{report}"
+    );
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn records_from_before_a_change_of_their_names_are_known() -> Result<()> {
+    let mut deployment = Deployment::start().await?;
+    let topic = deployment.topic_reader().await?;
+    let task = deployment.api.create(&json!({ "title": "renamed" })).await?;
+    let id = task["id"].as_str().context("an id")?;
+    deployment.outbox_is_empty().await?;
+
+    let names =
+        [("/api/tasks", ""), ("https://example.com/tasks", "com.example.tasks."), ("urn:tasks", "org.")];
+    for (version, (source, prefix)) in (2..).zip(&names[1..]) {
+        deployment.stop_sidecar().await?;
+        deployment.start_sidecar(&[("CE_SOURCE", source), ("CE_TYPE_PREFIX", prefix)])?;
+        deployment.api.patch(id, &json!({ "title": source })).await?;
+        topic.wait_for(|records| records.len() == version, LIMIT).await?;
+    }
+    deployment.outbox_is_empty().await?;
+
+    let records = topic.wait_for(|records| records.len() == names.len(), LIMIT).await?;
+    let types = ["TASK_CREATED", "TASK_UPDATED", "TASK_UPDATED"];
+    for ((record, (source, prefix)), event_type) in records.iter().zip(names).zip(types) {
+        assert_eq!(record.header("ce_source"), Some(source));
+        assert_eq!(record.header("ce_type"), Some(format!("{prefix}{event_type}").as_str()));
+        // What is in the value is the application's, whatever the operator calls it.
+        assert_eq!(serde_json::from_str::<Value>(&record.value)?["event_type"], event_type);
+    }
+    let (code, report) = deployment.verify().await?;
+    assert_eq!(code, Some(0), "{report}");
+    ensure!(
+        report.contains(" 3 records of 1 tasks ") && report.contains(", 0 of other producers"),
         "{report}"
     );
     Ok(())

@@ -49,6 +49,7 @@ pub(super) fn event(task: u128, version: u64) -> Event {
         previous_id: (version > 1).then(|| event_id(task, version - 1)),
         time: START + TimeDelta::seconds(100),
         traceparent: None,
+        tracestate: None,
         cache_stale: false,
         payload: RawValue::from_string("{}".to_owned()).unwrap(),
     }

@@ -1,6 +1,6 @@
 -- What is to be published of one task, from the version that the lane knows to the one that made it look,
 -- and nothing from a parked one on.
-select id, type, aggregateid, payload, version, time, traceparent, previous_id, seq
+select id, type, aggregateid, payload, version, time, traceparent, tracestate, previous_id, seq
 from outbox
 where aggregateid = $1
   and version > $2

@@ -16,8 +16,10 @@ const PARKED: &str = include_str!("parked.sql");
 const RETRY_PARKED: &str = include_str!("retry_parked.sql");
 const DROP_PARKED: &str = include_str!("drop_parked.sql");
 
-/// An event that the broker refuses.
+/// An event that the broker refuses. As JSON it is what `parked list --json` promises.
+#[derive(Serialize)]
 pub struct Parked {
+    #[serde(rename = "event_id")]
     pub id: Uuid,
     pub event_type: String,
     pub task_id: Uuid,
@@ -26,6 +28,7 @@ pub struct Parked {
     pub parked_at: DateTime<Utc>,
     pub reason: String,
     /// Later events of the task.
+    #[serde(rename = "later_events")]
     pub waiting: i64,
 }
 

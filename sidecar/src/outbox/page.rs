@@ -73,5 +73,5 @@ impl Page {
 }
 
 fn unpublished(row: &Row) -> Result<Unpublished> {
-    Ok(Unpublished { event: event(row)?, seq: row.try_get(8)?, oldest: row.try_get(9)? })
+    Ok(Unpublished { event: event(row)?, seq: row.try_get(9)?, oldest: row.try_get(10)? })
 }

@@ -2,7 +2,7 @@
 -- Only roughly: whether a row is its task's oldest decides if it may go without a further look.
 -- Neither what is parked nor what waits behind it: as a rule nothing is, and the first look at that is at a list that
 -- is made once for the page.
-select id, type, aggregateid, payload, version, time, traceparent, previous_id, seq,
+select id, type, aggregateid, payload, version, time, traceparent, tracestate, previous_id, seq,
        version = 1 or not exists (
            select from outbox as older
            where older.aggregateid = outbox.aggregateid and older.version < outbox.version

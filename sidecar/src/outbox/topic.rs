@@ -9,6 +9,8 @@ use crate::layout::Layout;
 use crate::leader;
 
 const TOPIC: &str = include_str!("topic.sql");
+const SOURCES: &str = include_str!("sources.sql");
+const ADD_SOURCE: &str = include_str!("add_source.sql");
 const CLAIM_TOPIC: &str = include_str!("claim_topic.sql");
 const SET_TOPIC: &str = include_str!("set_topic.sql");
 const LAYOUTS: &str = include_str!("layouts.sql");
@@ -64,6 +66,24 @@ impl Outbox {
             }
         };
         Ok(WrongTopic::check(topic, &registered)?)
+    }
+
+    /// Notes that records will have this source from now on. The outbox has its topic by then.
+    pub async fn add_source(&self, source: &str) -> Result<()> {
+        let client = self.connection().await?;
+        let call = async { Ok(client.execute(ADD_SOURCE, &[&source]).await?) };
+        keep(self.timed(call).await, client).context("storing the source of the records")?;
+        Ok(())
+    }
+
+    /// Every source that records of this outbox may have.
+    pub async fn sources(&self) -> Result<Vec<String>> {
+        let client = self.connection().await?;
+        let call = async {
+            let row = client.query_opt(SOURCES, &[]).await?;
+            Ok(row.map(|row| row.try_get(0)).transpose()?.unwrap_or_default())
+        };
+        keep(self.timed(call).await, client).context("asking for the sources of the records")
     }
 
     /// The publisher's lock, until it is dropped; none if another one has it.

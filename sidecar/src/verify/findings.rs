@@ -4,6 +4,7 @@
 use std::fmt;
 use std::ops::RangeInclusive;
 
+use serde_json::{Map, Value, json};
 use uuid::Uuid;
 
 use super::ledger::length;
@@ -49,6 +50,15 @@ impl Findings {
         self.counts.iter().all(|count| *count == 0)
     }
 
+    /// An object for `verify --json`: of each kind the number, and the first findings.
+    pub fn to_json(&self) -> Value {
+        let kinds = KINDS.iter().zip(self.counts).zip(&self.shown).map(|((kind, count), shown)| {
+            let shown: Vec<Value> = shown.iter().map(Finding::to_json).collect();
+            (kind.replace(' ', "_"), json!({ "count": count, "first": shown }))
+        });
+        Value::Object(kinds.collect::<Map<_, _>>())
+    }
+
     #[cfg(test)]
     pub fn shown(&self) -> Vec<Finding> {
         self.shown.concat()
@@ -67,34 +77,47 @@ impl Finding {
         }
     }
 
+    /// What it is about: a task, versions of it, and where on the topic.
+    fn subject(&self) -> (Uuid, RangeInclusive<u64>, Option<(u32, i64)>) {
+        match self {
+            Finding::Missing { task_id, versions } | Finding::OutOfOrder { task_id, versions } => {
+                (*task_id, versions.clone(), None)
+            }
+            Finding::Unknown { task_id, version } => (*task_id, *version..=*version, None),
+            Finding::Conflicting { task_id, version, place } => (*task_id, *version..=*version, *place),
+            Finding::Doubled { task_id, version, partition, offset }
+            | Finding::Misplaced { task_id, version, partition, offset } => {
+                (*task_id, *version..=*version, Some((*partition, *offset)))
+            }
+        }
+    }
+
     /// How many it is about.
     fn versions(&self) -> u64 {
-        match self {
-            Finding::Missing { versions, .. } | Finding::OutOfOrder { versions, .. } => length(versions),
-            _ => 1,
-        }
+        length(&self.subject().1)
+    }
+
+    fn to_json(&self) -> Value {
+        let (task_id, versions, place) = self.subject();
+        let (partition, offset) = place.unzip();
+        json!({
+            "task_id": task_id, "first_version": versions.start(), "last_version": versions.end(),
+            "partition": partition, "offset": offset,
+        })
     }
 }
 
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Finding::Missing { task_id, versions } | Finding::OutOfOrder { task_id, versions } => {
-                write!(f, "task {task_id}, version {}", versions.start())?;
-                if versions.start() < versions.end() {
-                    write!(f, " to {}", versions.end())?;
-                }
-                Ok(())
-            }
-            Finding::Unknown { task_id, version } => write!(f, "task {task_id}, version {version}"),
-            Finding::Conflicting { task_id, version, place: None } => {
-                write!(f, "task {task_id}, version {version}, in the outbox")
-            }
-            Finding::Conflicting { task_id, version, place: Some((partition, offset)) }
-            | Finding::Doubled { task_id, version, partition, offset }
-            | Finding::Misplaced { task_id, version, partition, offset } => {
-                write!(f, "task {task_id}, version {version}, at partition {partition}, offset {offset}")
-            }
+        let (task_id, versions, place) = self.subject();
+        write!(f, "task {task_id}, version {}", versions.start())?;
+        if versions.start() < versions.end() {
+            write!(f, " to {}", versions.end())?;
+        }
+        match place {
+            Some((partition, offset)) => write!(f, ", at partition {partition}, offset {offset}"),
+            None if matches!(self, Finding::Conflicting { .. }) => f.write_str(", in the outbox"),
+            None => Ok(()),
         }
     }
 }

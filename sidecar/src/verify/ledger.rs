@@ -7,6 +7,7 @@ use std::fmt;
 use std::ops::RangeInclusive;
 
 use contract::EventType;
+use serde_json::{Value, json};
 use uuid::Uuid;
 
 use super::findings::{Finding, Findings};
@@ -132,6 +133,16 @@ impl Ledger {
     /// Nothing of a partition can be read from this offset on.
     pub fn unread(&mut self, partition: u32, from: i64, reason: String) {
         self.partitions.entry(partition).or_default().unread = Some((from, reason));
+    }
+
+    /// A list for `verify --json`.
+    pub fn partitions_to_json(&self) -> Value {
+        let partitions = self.partitions.iter().map(|(partition, Partition { void, unread, .. })| {
+            let unread =
+                unread.as_ref().map(|(from, reason)| json!({ "from_offset": from, "reason": reason }));
+            json!({ "partition": partition, "offsets_without_record": void, "unread": unread })
+        });
+        partitions.collect()
     }
 
     pub fn is_read(&self) -> bool {

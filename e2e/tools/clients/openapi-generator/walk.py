@@ -36,16 +36,16 @@ assert (task.description, task.due_at, task.tags, task.version) == ("all", None,
 
 read = api.get_task_with_http_info(task.id)
 assert read.data == task, read
-etag = read.headers["ETag"]
+etag = read.headers["etag"]
 assert refused(api.get_task, task.id, if_none_match=etag).status == 304
 
 batch = api.create_tasks([NewTask(title="two"), NewTask(title="three")])
 assert [task.title for task in batch] == ["two", "three"], batch
 
 first = api.list_tasks_with_http_info(limit=2)
-cursor = unquote(re.search("[?&]cursor=([^&>]+)", first.headers["Link"])[1])
+cursor = unquote(re.search("[?&]cursor=([^&>]+)", first.headers["link"])[1])
 second = api.list_tasks_with_http_info(limit=2, cursor=cursor)
-assert "Link" not in second.headers, second
+assert "link" not in second.headers, second
 titles = [task.title for task in first.data + second.data]
 assert sorted(titles) == ["one", "three", "two"], titles
 

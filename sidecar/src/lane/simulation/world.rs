@@ -373,6 +373,7 @@ impl World {
             previous_id,
             time: time(at),
             traceparent: Some(id.branch.to_string()),
+            tracestate: None,
             ..event(id.task, id.version)
         }
     }

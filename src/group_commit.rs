@@ -1,6 +1,8 @@
-//! Creations that come together are committed together: one statement is under way in the instance, and what gathers
-//! meanwhile, until there is a connection for it, goes with the next. Parsing, planning and the commit cost more than the
-//! rows.
+//! Group commit of creates. While one INSERT runs, or waits for its connection, new creates queue.
+//! The next INSERT takes the whole queue, since parsing, planning and the commit cost more than rows.
+//!
+//! All of a group or none. When PostgreSQL refuses the statement, each create is tried alone. Changes
+//! are not grouped: a row that another session locks would hold up the others' changes.
 
 use std::rc::Rc;
 use std::time::Duration;
@@ -9,34 +11,34 @@ use anyhow::anyhow;
 use contract::Event;
 use spin_sdk::pg;
 
+use crate::batcher::Batcher;
 use crate::cache::{Cache, Dropped};
 use crate::deadline::{TimedOut, within};
 use crate::store::{Store, StoreError};
 use crate::task::Task;
-use crate::together::Together;
 
-pub struct Creations {
-    together: Together<Rc<(Task, Event)>, Committed>,
-    /// For everything.
+pub struct GroupCommit {
+    batcher: Batcher<Rc<(Task, Event)>, Committed>,
+    /// For the whole commit, waiting included.
     timeout: Duration,
 }
 
-/// What became of a creation.
+/// The outcome of one create.
 enum Committed {
     Done(Dropped),
-    /// Why it cannot be said whether it is committed.
+    /// It is not known whether the task is committed. This is why.
     Unavailable(String),
-    /// The statement was refused, and with it all that it was to make. It may have been another one's fault.
+    /// PostgreSQL refused the whole statement, perhaps because of another task in it.
     Refused,
 }
 
-impl Creations {
-    pub fn new(timeout: Duration) -> Creations {
-        Creations { together: Together::new(), timeout }
+impl GroupCommit {
+    pub fn new(timeout: Duration) -> GroupCommit {
+        GroupCommit { batcher: Batcher::new(), timeout }
     }
 
-    /// Commits a new task and its event, and invalidates in the cache what that makes stale, also when it cannot be said
-    /// whether the task was made.
+    /// Commits a new task and its event, and invalidates the cached lists. It invalidates them also
+    /// when it is not known whether the task is committed.
     pub async fn commit(
         &self,
         new: Rc<(Task, Event)>,
@@ -45,7 +47,7 @@ impl Creations {
     ) -> Result<Dropped, StoreError> {
         let connect = async || store.connect().await;
         let commit = async |connected, all: Vec<_>| commit_all(connected, &all, store, cache).await;
-        let committed = within(self.timeout, self.together.ask(Rc::clone(&new), connect, commit)).await;
+        let committed = within(self.timeout, self.batcher.submit(Rc::clone(&new), connect, commit)).await;
         match committed {
             Ok(Committed::Done(dropped)) => Ok(dropped),
             Ok(Committed::Unavailable(cause)) => Err(StoreError::Unavailable(anyhow!(cause))),

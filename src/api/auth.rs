@@ -1,4 +1,4 @@
-//! Who may ask: bearer tokens (RFC 6750) if any are configured, and pages of other origins (CORS).
+//! Bearer tokens (RFC 6750), if any are configured, and CORS.
 
 use std::sync::Arc;
 
@@ -18,12 +18,12 @@ use crate::problem::Problem;
 
 const PREFLIGHT_MAX_AGE_S: u64 = 600;
 
-/// The token that a request was let in with; there is none where the API is open.
+/// The token of the request. An open API has none.
 #[derive(Clone)]
 pub(super) struct Token(pub TokenHash);
 
-/// With what the configuration asks for around it, and nothing else: each layer costs every request something.
-pub(super) fn guarded(router: Router, config: &Config) -> Router {
+/// Adds only the layers that the configuration needs, because each costs every request something.
+pub(super) fn protected(router: Router, config: &Config) -> Router {
     let tokens = &config.api_tokens;
     let router = if tokens.is_empty() {
         router
@@ -94,6 +94,7 @@ fn cors(config: &Config) -> Option<CorsLayer> {
         "if-none-match",
         "prefer",
         "traceparent",
+        "tracestate",
         "x-request-id",
     ];
     let answered =

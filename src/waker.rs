@@ -1,7 +1,7 @@
 //! Lets a request wait for another one of its instance.
 //!
-//! Each request is a component-model task of its own, and the guest's runtime cannot wake one from another. A stream
-//! of the component model can: who reads from it is woken by the host when its other end is dropped.
+//! Each request is a component-model task of its own, and the guest's runtime cannot wake one from
+//! another. A stream of the component model can: the host wakes its reader when the writer is dropped.
 
 #[cfg(target_arch = "wasm32")]
 mod ends {
@@ -24,7 +24,7 @@ mod ends {
     }
 }
 
-/// For the unit tests, which have no host.
+/// For unit tests, which have no host.
 #[cfg(not(target_arch = "wasm32"))]
 mod ends {
     use futures::channel::oneshot;
@@ -44,7 +44,7 @@ mod ends {
     }
 }
 
-/// Who holds it wakes the waiting one by dropping it.
+/// Dropping it wakes the other end.
 pub use ends::Wake;
 
 pub use ends::pair;
