@@ -71,11 +71,12 @@ fn message(event_type: EventType) -> Value {
         EventType::TaskCreated => ("A task was created.", 1),
         EventType::TaskUpdated => ("A task was changed; data is its new state.", 2),
         EventType::TaskDeleted => {
-            ("A task was deleted; data is its last state, under a version of its own.", 3)
+            ("A task was deleted. data is its last state, and ce_sequence is one more than its version.", 3)
         }
     };
     let mut task = task();
-    task["version"] = json!(version);
+    // The deletion itself is a version, and no state.
+    task["version"] = json!(version.min(2));
     let id = task["id"].clone();
     let key = json!({ "type": "string", "format": "uuid", "description": "The task's id." });
     json!({

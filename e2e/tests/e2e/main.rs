@@ -44,4 +44,6 @@ mod settings; // the sidecar's settings
 mod clients; // many at once
 mod instances; // how the component's instances end
 mod documents; // OpenAPI, AsyncAPI and /docs
+mod deploy; // files that describe a deployment
+mod generated_clients; // what generators make of the documents, against a deployment
 mod schema; // the statements fit the migrations
