@@ -74,7 +74,7 @@ pub fn router(ingest: Ingest, operations: Operations) -> Router {
         .layer(DefaultBodyLimit::max(BODY_BYTES_MAX))
         .with_state(ingest);
     let paths = format!("POST {EVENTS_PATH}, {}", operations::PAGES);
-    operations::served(forwards.merge(operations::pages(operations)), paths, metrics)
+    operations::served(forwards.merge(operations::pages(operations)), &paths, metrics)
 }
 
 async fn take(State(ingest): State<Ingest>, request: Request) -> Result<Response, Refused> {

@@ -29,7 +29,7 @@ pub struct Operations {
 
 pub fn router(operations: Operations) -> Router {
     let metrics = operations.metrics.clone();
-    served(pages(operations), PAGES.to_owned(), metrics)
+    served(pages(operations), PAGES, metrics)
 }
 
 /// The pages, for a router that has others too.
@@ -42,7 +42,7 @@ pub fn pages(operations: Operations) -> Router {
 }
 
 /// Says what there is to who asks for something else, and notes the duration of each request.
-pub fn served(router: Router, paths: String, metrics: Metrics) -> Router {
+pub fn served(router: Router, paths: &str, metrics: Metrics) -> Router {
     let other = |status| {
         let detail = format!("This address answers {paths}.");
         async move || problem(status, &detail)

@@ -2,12 +2,13 @@
 
 use anyhow::{Context as _, Result, ensure};
 use chrono::Utc;
-use e2e::{Deployment, LIMIT, answer};
+use e2e::{Deployment, LIMIT, Services, answer};
 use rskafka::client::partition::{Compression, UnknownTopicHandling};
 use rskafka::record::Record;
 use serde_json::{Value, json};
 use tokio::task::JoinSet;
 use uuid::Uuid;
+use xtask::services::TopicReader;
 
 /// The number of findings of a kind.
 fn found<'a>(report: &'a str, kind: &str) -> &'a str {
@@ -168,7 +169,9 @@ async fn what_foreign_records_claim_is_found_and_costs_nothing() -> Result<()> {
 #[tokio::test(flavor = "multi_thread")]
 async fn records_from_before_a_change_of_their_names_are_known() -> Result<()> {
     let mut deployment = Deployment::start().await?;
-    let topic = deployment.topic_reader().await?;
+    // Whatever names the records have.
+    let servers = Services::shared()?.kafka_bootstrap_servers;
+    let topic = TopicReader::start(&servers, &deployment.topic).await?;
     let task = deployment.api.create(&json!({ "title": "renamed" })).await?;
     let id = task["id"].as_str().context("an id")?;
     deployment.outbox_is_empty().await?;

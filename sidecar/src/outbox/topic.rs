@@ -69,7 +69,11 @@ impl Outbox {
     }
 
     /// Notes that records will have this source from now on. The outbox has its topic by then.
+    /// A source that is noted needs no write: the database may be read-only for now.
     pub async fn add_source(&self, source: &str) -> Result<()> {
+        if self.sources().await?.iter().any(|known| known == source) {
+            return Ok(());
+        }
         let client = self.connection().await?;
         let call = async { Ok(client.execute(ADD_SOURCE, &[&source]).await?) };
         keep(self.timed(call).await, client).context("storing the source of the records")?;
