@@ -4,7 +4,7 @@
 -- and PATCH, for which null and absent are different, are one statement.
 --
 -- $1 task, $2 event, $3 time, $4 traceparent, $5 versions of If-Match, $6 versions of If-None-Match,
--- $19 tracestate (migrations/V13).
+-- $19 tracestate (migrations/V14).
 select document, version, allowed, payload, time, previous_id::text
 from change_task(
     $1::uuid, $2::uuid, ($3::text)::timestamptz,

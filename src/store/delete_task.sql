@@ -1,7 +1,7 @@
 -- Deletes a task, unless a precondition fails; with it, its last event (migrations/V12).
 --
 -- $1 task, $2 event, $3 time, $4 traceparent, $5 versions of If-Match, $6 versions of If-None-Match,
--- $7 tracestate (migrations/V13).
+-- $7 tracestate (migrations/V14).
 select payload, version, time, previous_id::text
 from delete_task(
     $1::uuid, $2::uuid, ($3::text)::timestamptz,

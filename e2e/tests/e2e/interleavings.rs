@@ -154,9 +154,9 @@ async fn a_change_that_is_repeated_after_other_changes_knows_its_own_work() -> R
         let (no, none) = (false, None::<String>);
         let (versions, number, tags) = (None::<Vec<i64>>, None::<i16>, None::<Vec<String>>);
         let time = "2026-11-23T00:00:00Z";
-        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 18] = [
+        let parameters: [&(dyn tokio_postgres::types::ToSql + Sync); 19] = [
             &id, &event, &time, &none, &versions, &versions, &true, &title, &no, &none, &no, &none, &no,
-            &number, &no, &none, &no, &tags,
+            &number, &no, &none, &no, &tags, &none,
         ];
         let row = database.query_one(statement, &parameters).await?;
         let document: Option<String> = row.get("document");
