@@ -33,9 +33,11 @@ fn contact() -> Value {
     })
 }
 
-/// A document as it is written, for a `Value` sorts its members by name. Generators take the type of
-/// an error from the first media type of its response. openapi-generator's clients accept only the
-/// first media type of all responses, and the API chooses the form of an error by that.
+/// A document as it is written, for a `Value` sorts its members by name.
+///
+/// Generators take the type of an error from the first media type of its response.
+/// openapi-generator's clients accept only the first media type of all responses, and the API
+/// chooses the form of an error by that.
 struct ErrorsFirst<'a>(&'a Value);
 
 impl Serialize for ErrorsFirst<'_> {
@@ -83,7 +85,7 @@ fn dangling<'a>(value: &'a Value, document: &Value, found: &mut Vec<&'a str>) {
     }
 }
 
-/// Schemas that name values without saying of what type they are. Generators then guess, or give up.
+/// Schemas that name values and not their type. Generators then guess, or give up.
 fn untyped<'a>(value: &'a Value, found: &mut Vec<&'a Value>) {
     match value {
         Value::Object(members) => {

@@ -1,7 +1,7 @@
 //! OpenAPI 3.0, for tools that read nothing newer: the same document in older words.
 //!
-//! Only what the document uses is rewritten. The tests validate the result against OpenAPI 3.0, whose
-//! schema refuses any other keyword of 3.1.
+//! Only what the document uses is rewritten. The tests validate the result against OpenAPI 3.0,
+//! whose schema refuses any other keyword of 3.1.
 
 use serde_json::{Value, json};
 

@@ -9,7 +9,8 @@ use serde_json::json;
 use xtask::repository;
 use xtask::tools::Tools;
 
-/// A directory for what one generator makes, with the programs of `e2e/tools/clients/<name>` beside it.
+/// A directory for what one generator makes, with the programs of `e2e/tools/clients/<name>` beside
+/// it.
 struct Workshop {
     directory: PathBuf,
     tools: Tools,
