@@ -43,5 +43,5 @@ EXPOSE 3000
 # This image has no curl, but bash, which speaks TCP. Spin compiles the components at its start.
 HEALTHCHECK --start-period=60s --interval=2s --timeout=5s --retries=30 CMD ["bash", "-c", \
     "exec 3<>/dev/tcp/127.0.0.1/3000 && printf 'GET /readyz HTTP/1.1\\r\\nHost: localhost\\r\\nConnection: close\\r\\n\\r\\n' >&3 && head --lines=1 <&3 | grep --quiet ' 200 '"]
-# The entry point is `spin`. The timeout doubles what is created under load: docs/performance.md.
-CMD ["up", "--from", "/app/spin.toml", "--idle-instance-timeout", "5ms"]
+# The entry point is `spin`.
+CMD ["up", "--from", "/app/spin.toml"]

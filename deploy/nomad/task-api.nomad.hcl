@@ -156,10 +156,7 @@ job "task-api" {
         readonly_rootfs = true
         cap_drop        = ["all"]
         security_opt    = ["no-new-privileges"]
-        args = [
-          "up", "--from", "/app/spin.toml", "--listen", "0.0.0.0:3000",
-          "--idle-instance-timeout", "5ms",
-        ]
+        args            = ["up", "--from", "/app/spin.toml", "--listen", "0.0.0.0:3000"]
 
         ulimit {
           nofile = "65536"
