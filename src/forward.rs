@@ -13,6 +13,7 @@ use spin_sdk::{time, wit_bindgen};
 use thiserror::Error;
 
 use crate::deadline::{TimedOut, within};
+use crate::idle::InFlight;
 use crate::{log, spawned};
 
 /// One request to the sidecar: well below what it takes at once.
@@ -82,6 +83,7 @@ impl Forwarder {
         if !self.running.replace(true) {
             let forwarder = Rc::clone(self);
             wit_bindgen::spawn(async move {
+                let _in_flight = InFlight::new();
                 forwarder.run().await;
                 forwarder.running.set(false);
             });

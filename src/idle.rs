@@ -1,4 +1,4 @@
-//! The instance ends itself soon after its last request.
+//! The instance ends itself soon after its last request and push.
 //!
 //! Spin starts an instance whenever no other one is free at that moment, and keeps each for a second
 //! after its last request. Under load there are dozens with one request each. Each has connections of
@@ -31,7 +31,7 @@ thread_local! {
     };
 }
 
-/// The requests of this instance.
+/// The requests and pushes of this instance.
 struct Requests {
     in_flight: Cell<usize>,
     started: Cell<u64>,
@@ -39,7 +39,9 @@ struct Requests {
     is_watched: Cell<bool>,
 }
 
-/// A request, until its response is handed to the host.
+/// A request, until its response is handed to the host, or a push. While the sidecar hangs, pushes
+/// keep the instance open for further requests: otherwise each request would start an instance that
+/// waits for the sidecar.
 pub struct InFlight(());
 
 impl InFlight {

@@ -128,7 +128,7 @@ pub struct Config {
     pub ce_source: String,
 
     /// What the header ce_type of each record has before TASK_CREATED and the like. CloudEvents
-    /// recommends a reversed domain name, here with a dot at its end: com.example.tasks.
+    /// recommends a reversed domain name, here with a dot at its end: `com.example.tasks.`
     #[arg(
         long, env = "CE_TYPE_PREFIX", value_name = "CE_TYPE_PREFIX", default_value = "",
         value_parser = check::ce_type_prefix
@@ -310,7 +310,9 @@ mod tests {
             let name = setting.get_env().unwrap().to_str().unwrap();
             assert!(help.contains(&format!("[env: {name}")), "{name}: {help}");
             for default in setting.get_default_values() {
-                let default = format!("[default: {}]", default.to_str().unwrap());
+                let default = default.to_str().unwrap();
+                let default = if default.is_empty() { "\"\"" } else { default };
+                let default = format!("[default: {default}]");
                 assert!(help.contains(&default), "{name}: {help}");
             }
             count += 1;

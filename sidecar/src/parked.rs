@@ -37,6 +37,7 @@ pub enum Command {
 #[group(required = true, multiple = false)]
 pub struct Chosen {
     /// Ids of events, as `parked list` shows them
+    #[arg(value_name = "EVENT_ID")]
     ids: Vec<Uuid>,
     /// Every event that is parked
     #[arg(long)]
