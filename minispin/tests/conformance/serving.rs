@@ -120,25 +120,16 @@ async fn a_response_that_nobody_takes_gives_its_place_back() {
     assert_eq!(host.get("/guest/fine").await.status, 200);
 }
 
+/// As on Spin, requests can wait behind a guest that computes for ever. The host itself goes on.
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
-async fn guests_that_compute_for_ever_do_not_keep_the_host_from_answering_and_stopping() {
+async fn a_guest_that_computes_for_ever_does_not_keep_the_host_from_stopping() {
     let host =
         Host::start_with(&manifest(), |config| minispin::Config { shutdown_max: Duration::ZERO, ..config })
             .await;
-    let mut busy = Vec::new();
-    for _ in 0..3 {
-        busy.push(host.hang("/guest/spin/").await);
-    }
-    // Each in an instance of its own, wherever it was to go at first.
-    eventually("all of them compute", || async {
-        host.log("stdout").matches("computing").count() == busy.len()
-    })
-    .await;
-    for fine in join_all((0..8).map(|_| host.get("/guest/fine"))).await {
-        assert_eq!(fine.status, 200);
-    }
+    let _busy = host.hang("/guest/spin/").await;
+    eventually("it computes", || async { host.log("stdout").contains("computing") }).await;
     assert_eq!(host.get("/.well-known/spin/health").await.status, 200);
-    // They are abandoned with the host, or this test's threads would never be free again.
+    // It is abandoned with the host, or this test's threads would never be free again.
     host.stop().await;
 }
 
