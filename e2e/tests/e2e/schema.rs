@@ -82,7 +82,7 @@ async fn a_component_that_sends_tracestate_works_before_its_migration() -> Resul
         migrations.push((version.parse::<u32>()?, path));
     }
     migrations.sort();
-    for (_, path) in migrations.iter().filter(|(version, _)| *version < 13) {
+    for (_, path) in migrations.iter().filter(|(version, _)| *version < 14) {
         database.batch_execute(&std::fs::read_to_string(path)?).await?;
     }
     deployment.start_application().await?;
