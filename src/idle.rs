@@ -8,8 +8,9 @@
 //!
 //! Invariant: when backpressure is set, the host has accepted no request that has not started. Such a
 //! request would wait for ever. It holds because the host resumes a task that has yielded only when no
-//! accepted call is queued, and accepts none until the task yields again or waits (wasmtime 45 to 49,
-//! `concurrent.rs`, `poll_until`: a low-priority item is taken only if there is no high-priority one).
+//! accepted call is queued, and accepts none until the task yields again or waits. This was read in
+//! wasmtime 47 (Spin 4.1) and 48 (`concurrent.rs`, `poll_until`): it takes a low-priority item only if
+//! there is no high-priority one.
 
 use std::cell::Cell;
 use std::time::Duration;

@@ -1,5 +1,5 @@
-//! What a partition holds already: the events among its records, by the headers that we give them,
-//! and what reading back does about everything else that stands there.
+//! Reads a partition back: finds the sidecar's own events among its records by their headers, and
+//! decides how to go on after records and gaps of other producers.
 
 use std::time::{Duration, Instant};
 

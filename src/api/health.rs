@@ -2,16 +2,18 @@
 //! cause: the log has it.
 
 use axum::response::{IntoResponse as _, Response};
-use http::{HeaderValue, StatusCode, header};
+use http::{HeaderName, StatusCode, header};
 use serde_json::json;
 
 use crate::instance;
 use crate::problem::Problem;
 
+const NO_STORE: (HeaderName, &str) = (header::CACHE_CONTROL, "no-store");
+
 /// The instance runs and its configuration is valid.
 pub(super) async fn alive() -> Result<Response, Problem> {
     instance::get().await?;
-    Ok(no_store((StatusCode::OK, "alive\n").into_response()))
+    Ok(([NO_STORE], "alive\n").into_response())
 }
 
 /// 200 if PostgreSQL answers, since every request needs it. Redis and the sidecar are only reported:
@@ -31,11 +33,5 @@ pub(super) async fn ready() -> Result<Response, Problem> {
     let checks = json!({ "database": state(is_ready), "cache": state(cache), "sidecar": state(sidecar) });
     let status = if is_ready { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
     let body = json!({ "ready": is_ready, "checks": checks }).to_string();
-    let response = (status, [(header::CONTENT_TYPE, "application/json")], body).into_response();
-    Ok(no_store(response))
-}
-
-fn no_store(mut response: Response) -> Response {
-    response.headers_mut().insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
-    response
+    Ok((status, [(header::CONTENT_TYPE, "application/json"), NO_STORE], body).into_response())
 }

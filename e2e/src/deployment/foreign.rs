@@ -84,7 +84,7 @@ impl Deployment {
         Ok(tasks)
     }
 
-    /// Creates such tasks, and waits until the topic has everything that was told. Says how many.
+    /// Creates such tasks, and waits until the topic has every acknowledged version. Gives their count.
     pub async fn create_tasks_and_see(&self, topic: &Topic, told: &mut Told) -> Result<usize> {
         let created = self.create_tasks(told).await?.len();
         topic.wait_for(|records| told.is_covered_by(records), LIMIT).await?;

@@ -81,8 +81,8 @@ async fn a_guest_that_dies_in_its_statement_leaves_it_whole_and_no_transaction_o
     let killing = async {
         eventually("the statement waits for the lock", || async { own.sessions("active", true).await == 1 })
             .await;
-        // Other requests trap, and the instance of each ends with all that it had. There is an instance for each
-        // processor first; so many requests at once come to all of them.
+        // Other requests trap, and the instance of each ends with all that it had. The host may give
+        // each to another instance, so this goes on until the writing one has had its turn.
         let processors = available_parallelism().map_or(1, NonZero::get);
         loop {
             for trap in join_all((0..2 * processors).map(|_| host.get("/guest/trap/"))).await {

@@ -1,4 +1,4 @@
-//! The formats that metrics are told in, and which of them a request wants.
+//! The formats of `/metrics`, and which of them a request asks for.
 
 use axum::http::{HeaderMap, header};
 use mime::Mime;
@@ -13,8 +13,8 @@ pub enum Format {
 }
 
 impl Format {
-    /// What Accept prefers (RFC 9110, section 12.5.1). Text without a preference: whoever asks
-    /// without one is a person, or an old client.
+    /// The format that Accept prefers (RFC 9110, section 12.5.1). Text without a preference, since a
+    /// person or an old client sends none.
     pub fn preferred(headers: &HeaderMap) -> Format {
         let values = headers.get_all(header::ACCEPT).iter().filter_map(|value| value.to_str().ok());
         let ranges: Vec<Mime> =
